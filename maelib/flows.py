@@ -1,0 +1,112 @@
+"""The autoregressive-flow prior p(z): a chain of masked affine steps, each a pair of MADEs.
+
+The density is evaluated in parallel, z -> eps, each eps_k = (z_k - shift_k) exp(-log_scale_k)
+with shift_k and log_scale_k functions of the z before k (Papamakarios et al., 2017). Sampling
+inverts it one dimension at a time.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from maelib.layers import Linear
+
+
+def degrees_mask(
+    inputs: Int[Tensor, " inputs"], outputs: Int[Tensor, " outputs"], strict: bool
+) -> Float[Tensor, "outputs inputs"]:
+    """1 where an output's degree is at least an input's (greater, if ``strict``), else 0."""
+    allowed: Bool[Tensor, "outputs inputs"] = outputs[:, None] >= inputs[None] + int(strict)
+    return allowed.float()
+
+
+class MADE(nn.Module):
+    """Masked autoencoder (Germain et al., 2015): output k sees only the inputs before k.
+
+    One hidden layer of ReLU units and a masked direct connection from input to output. With
+    ``reverse`` the order runs from the last dimension to the first. The outputs start near zero,
+    so that a flow built of it starts near the identity.
+    """
+
+    def __init__(self, latent: int, hidden: int, *, reverse: bool = False, init_scale: float = 0.1):
+        super().__init__()
+        order = torch.arange(1, latent + 1)
+        order = order.flip(0) if reverse else order
+        # A hidden unit of degree d sees inputs 1..d; the degrees 1..latent-1 are dealt out evenly.
+        hidden_degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
+        into, out = degrees_mask(order, hidden_degrees, False), degrees_mask(hidden_degrees, order, True)
+        self.into = Linear(latent, hidden, into, init_scale)
+        self.out = Linear(hidden, latent, out, init_scale)
+        self.direct = Linear(latent, latent, degrees_mask(order, order, True), init_scale)
+
+    def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        return self.out(F.relu(self.into(z))) + self.direct(z)
+
+
+class AutoregressiveStep(nn.Module):
+    """One affine step whose shift and log-scale come from a MADE each."""
+
+    def __init__(self, latent: int, hidden: int, *, reverse: bool = False):
+        super().__init__()
+        self.reverse = reverse
+        self.shift = MADE(latent, hidden, reverse=reverse)
+        self.log_scale = MADE(latent, hidden, reverse=reverse)
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+        """eps and log |det d eps / d z|, for all dimensions at once."""
+        log_scale = self.log_scale(z)
+        return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1)
+
+    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """z with ``forward(z)[0] == eps``, one masked pass for each dimension in turn."""
+        z = torch.zeros_like(eps)
+        order = range(eps.shape[1])
+        for k in reversed(order) if self.reverse else order:
+            z[:, k] = self.shift(z)[:, k] + eps[:, k] * self.log_scale(z)[:, k].exp()
+        return z
+
+
+class FlowPrior(nn.Module):
+    """p(z) as N(0, I) carried through ``pairs`` pairs of steps of opposite order.
+
+    ``hidden`` is the number of hidden units of each MADE. With no pairs it is N(0, I) itself.
+    """
+
+    def __init__(self, latent: int, hidden: int, pairs: int):
+        super().__init__()
+        self.latent = latent
+        self.steps = nn.ModuleList(
+            AutoregressiveStep(latent, hidden, reverse=bool(i % 2)) for i in range(2 * pairs)
+        )
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+        """eps and log |det d eps / d z|."""
+        log_det = z.new_zeros(z.shape[0])
+        for step in self.steps:
+            z, step_log_det = step(z)
+            log_det = log_det + step_log_det
+        return z, log_det
+
+    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """z = f(eps), sequentially."""
+        for step in reversed(self.steps):
+            eps = step.inverse(eps)
+        return eps
+
+    def log_prob(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+        """log p(z) in nats, by the change of variables."""
+        eps, log_det = self(z)
+        return log_det - 0.5 * (eps.square() + math.log(2 * math.pi)).sum(1)
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count latent"]:
+        """``count`` draws of z, on the generator's device."""
+        eps = torch.randn(count, self.latent, generator=generator, device=generator.device)
+        return self.inverse(eps)

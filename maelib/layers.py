@@ -1,0 +1,156 @@
+"""Weight-normalised layers, their masked forms, and data-dependent initialisation.
+
+Weight normalisation (Salimans & Kingma, 2016) writes each output unit's weight as a direction
+and a length, w = gain * direction / |direction|. A mask is applied to the direction, before its
+length is taken, so a masked weight neither acts nor counts.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class WeightNorm(nn.Module):
+    """What all layers here share: ``direction``, ``gain`` and ``bias``, and their initialisation.
+
+    ``init_scale`` is the standard deviation that data-dependent initialisation gives each output
+    channel. Before that, directions are N(0, 0.05^2) and gains are the directions' own lengths.
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, shape: tuple[int, ...], mask: Tensor | None = None, init_scale: float = 1.0):
+        super().__init__()
+        self.init_scale = init_scale
+        self.register_buffer("mask", mask, persistent=False)
+        self.direction = nn.Parameter(0.05 * torch.randn(shape))
+        self.gain = nn.Parameter(self._length().detach().clone())
+        self.bias = nn.Parameter(torch.zeros(self.gain.shape))
+
+    def _masked(self) -> Tensor:
+        return self.direction if self.mask is None else self.direction * self.mask
+
+    def _length(self) -> Tensor:
+        # A unit that sees nothing has length 0; the floor keeps its (irrelevant) weight finite.
+        return self._masked().square().flatten(1).sum(1).clamp(min=1e-12).sqrt()
+
+    @property
+    def weight(self) -> Tensor:
+        """The effective weight, zero where masked."""
+        scale = self.gain / self._length()
+        return self._masked() * scale.view(-1, *[1] * (self.direction.dim() - 1))
+
+
+class Linear(WeightNorm):
+    """Weight-normalised linear layer; ``mask`` has the weight's shape [out, in]."""
+
+    def __init__(self, inputs: int, outputs: int, mask: Tensor | None = None, init_scale: float = 1.0):
+        super().__init__((outputs, inputs), mask, init_scale)
+
+    def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
+        return F.linear(x, self.weight, self.bias)
+
+
+class Conv2d(WeightNorm):
+    """Weight-normalised 2-d convolution with square kernels."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0):
+        super().__init__((outputs, inputs, kernel, kernel))
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+
+class ConvTranspose2d(WeightNorm):
+    """Weight-normalised transposed convolution with square kernels."""
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+    ):
+        super().__init__((outputs, inputs, kernel, kernel))
+        self.stride, self.padding, self.output_padding = stride, padding, output_padding
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        weight = self.weight.transpose(0, 1)
+        return F.conv_transpose2d(
+            x, weight, self.bias, self.stride, self.padding, self.output_padding
+        )
+
+
+class MaskedConv2d(WeightNorm):
+    """Causal convolution: a pixel sees those above it and those to its left, in raster order.
+
+    With ``see_self`` (mask B of van den Oord et al., 2016) a pixel also sees itself; without it
+    (mask A) it does not. The last ``free`` input channels are not masked: they are side
+    information, seen whole. Without free channels the kernel's rows below the middle are all
+    masked; they are then not stored, which leaves the function as it is and saves its cost.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, see_self: bool, free: int = 0):
+        mask = causal_mask(kernel, see_self).expand(inputs, kernel, kernel).clone()
+        mask[inputs - free :] = 1
+        rows = kernel if free else kernel // 2 + 1
+        mask = mask[None, :, :rows].clone()
+        super().__init__((outputs, inputs, rows, kernel), mask)
+        self.kernel = kernel
+
+    def pad(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch inputs h2 w2"]:
+        """``x`` with the zero border that makes the output as large as ``x``."""
+        side, rows = self.kernel // 2, self.direction.shape[2]
+        return F.pad(x, (side, side, side, rows - 1 - side))
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
+        return F.conv2d(self.pad(x), self.weight, self.bias)
+
+
+def causal_mask(kernel: int, see_self: bool) -> Float[Tensor, "kernel kernel"]:
+    """1 where a kernel may look: above the middle, left of it, and at it if ``see_self``."""
+    middle = kernel // 2
+    mask = torch.zeros(kernel, kernel)
+    mask[:middle] = 1
+    mask[middle, : middle + see_self] = 1
+    return mask
+
+
+@torch.no_grad()
+def initialise_from_data(module: nn.Module, run: Callable[[], object]) -> None:
+    """Data-dependent initialisation (Salimans & Kingma, 2016) of every layer that ``run`` calls.
+
+    ``run`` is one forward pass over a batch. As it reaches a layer, the layer's gain and bias are
+    set so that each of its output channels has mean 0 and standard deviation ``init_scale`` over
+    the batch. A channel without any spread (it sees nothing, or a constant) keeps its values.
+    """
+    hooks = [m.register_forward_hook(_normalise) for m in layers(module)]
+    try:
+        run()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def layers(module: nn.Module) -> list[WeightNorm]:
+    """All weight-normalised layers of ``module``."""
+    return [m for m in module.modules() if isinstance(m, WeightNorm)]
+
+
+def _normalise(layer: WeightNorm, _inputs: tuple, output: Tensor) -> Tensor:
+    axes = [axis for axis in range(output.dim()) if axis != 1]
+    mean, std = output.mean(axes), output.std(axes)
+    varies = std > 1e-6
+    scale = torch.where(varies, layer.init_scale / std, torch.ones_like(std))
+    shift = torch.where(varies, mean, torch.zeros_like(mean))
+    layer.gain.mul_(scale)
+    layer.bias.copy_((layer.bias - shift) * scale)
+    shape = (1, -1, *[1] * (output.dim() - 2))
+    return (output - shift.view(shape)) * scale.view(shape)
