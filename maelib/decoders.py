@@ -4,6 +4,8 @@ A decoder is called with the code and the image and returns the logit of every p
 factorised one does not look at the image; ``autoregressive`` says which kind it is.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from maelib.layers import Conv2d, ConvTranspose2d, Linear, MaskedConv2d
 
 KERNELS = (7, 7, 5, 5, 3, 3)
+Apply = Callable[[nn.Module, Tensor], Tensor]
 
 
 class MaskedBlock(nn.Module):
@@ -23,8 +26,11 @@ class MaskedBlock(nn.Module):
         self.masked = MaskedConv2d(channels // 2, channels // 2, kernel, see_self=True)
         self.expand = Conv2d(channels // 2, channels, 1)
 
-    def forward(self, h: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        return self.expand(F.elu(self.masked(F.elu(self.reduce(F.elu(h))))))
+    def forward(
+        self, h: Float[Tensor, "batch c h w"], apply: Apply = nn.Module.__call__
+    ) -> Float[Tensor, "batch c h w"]:
+        h = apply(self.reduce, F.elu(h))
+        return apply(self.expand, F.elu(apply(self.masked, F.elu(h))))
 
 
 class PixelCNN(nn.Module):
@@ -56,14 +62,22 @@ class PixelCNN(nn.Module):
     ) -> Float[Tensor, "batch 1 h w"]:
         return self.head(self.first(torch.cat([x, self.code_maps(z)], 1)))
 
-    def head(self, h: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch 1 h w"]:
-        """Logits from the output of layer 0; also runs on a single pixel (``sampling``)."""
+    def head(
+        self, h: Float[Tensor, "batch c h w"], apply: Apply = nn.Module.__call__
+    ) -> Float[Tensor, "batch 1 h w"]:
+        """Logits from the output of layer 0.
+
+        ``apply`` calls each layer; ``sampling`` passes one that computes a single pixel.
+        """
         outputs = [h]
         for j, block in enumerate(self.blocks, 1):
-            h = outputs[-1] + self.skips[j - 3](outputs[j - 3]) if j >= 3 else outputs[-1]
-            outputs.append(h + block(h))
-        h = outputs[6] + self.skips[4](outputs[4])
-        return self.logit(F.elu(self.last(F.elu(h))))
+            h = self._input(j, outputs, apply)
+            outputs.append(h + block(h, apply))
+        h = apply(self.last, F.elu(self._input(7, outputs, apply)))
+        return apply(self.logit, F.elu(h))
+
+    def _input(self, j: int, outputs: list[Tensor], apply: Apply) -> Tensor:
+        return outputs[-1] if j < 3 else outputs[-1] + self.skips[j - 3](outputs[j - 3], apply)
 
 
 class UpBlock(nn.Module):

@@ -9,7 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from maelib.layers import Linear
@@ -19,8 +19,7 @@ def degrees_mask(
     inputs: Int[Tensor, " inputs"], outputs: Int[Tensor, " outputs"], strict: bool
 ) -> Float[Tensor, "outputs inputs"]:
     """1 where an output's degree is at least an input's (greater, if ``strict``), else 0."""
-    allowed: Bool[Tensor, "outputs inputs"] = outputs[:, None] >= inputs[None] + int(strict)
-    return allowed.float()
+    return (outputs[:, None] >= inputs[None] + int(strict)).float()
 
 
 class MADE(nn.Module):
@@ -37,7 +36,8 @@ class MADE(nn.Module):
         order = order.flip(0) if reverse else order
         # A hidden unit of degree d sees inputs 1..d; the degrees 1..latent-1 are dealt out evenly.
         hidden_degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
-        into, out = degrees_mask(order, hidden_degrees, False), degrees_mask(hidden_degrees, order, True)
+        into = degrees_mask(order, hidden_degrees, strict=False)
+        out = degrees_mask(hidden_degrees, order, strict=True)
         self.into = Linear(latent, hidden, into, init_scale)
         self.out = Linear(hidden, latent, out, init_scale)
         self.direct = Linear(latent, latent, degrees_mask(order, order, True), init_scale)

@@ -1,0 +1,39 @@
+# The two commands that matter: `make reproduce` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+PRESET ?= quick
+BIN := .venv/bin
+STRICT_NOTEBOOKS := $(wildcard notebooks/00_*.ipynb notebooks/01_*.ipynb notebooks/02_*.ipynb notebooks/03_*.ipynb)
+
+.PHONY: help reproduce test lab lint format clean
+.DEFAULT_GOAL := help
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+.venv/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "maelib needs Python 3.11, 3.12 or 3.13; name one with PYTHON=/path/to/python3.12")'
+	@echo "setting up .venv (PyTorch is large: a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+reproduce: .venv/.installed ## run every notebook at PRESET (quick | laptop | paper) and write tables and figures
+	$(BIN)/python -m maelib.reproduce --preset $(PRESET)
+
+test: lint ## lint, run every test, and check the committed notebooks' outputs
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
+
+lab: .venv/.installed ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: .venv/.installed ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: .venv/.installed ## apply the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## delete what make reproduce and make test leave behind, finished runs excepted
+	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,69 @@
+"""The variational autoencoder: q(z|x), p(z), p(x|z) put together."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maelib.config import Config
+from maelib.decoders import PixelCNN, ResNetDecoder
+from maelib.encoders import ResNetEncoder
+from maelib.flows import FlowPrior
+from maelib.layers import initialise_from_data
+
+
+class VAE(nn.Module):
+    """A VAE of binary images with any encoder, prior and decoder of the package's kind."""
+
+    def __init__(self, encoder: nn.Module, prior: FlowPrior, decoder: nn.Module):
+        super().__init__()
+        self.encoder, self.prior, self.decoder = encoder, prior, decoder
+
+    def forward(
+        self, x: Float[Tensor, "batch 1 h w"], eps: Float[Tensor, "batch latent"]
+    ) -> tuple[
+        Float[Tensor, " batch"],
+        Float[Tensor, " batch"],
+        Float[Tensor, "batch latent"],
+        Float[Tensor, "batch latent"],
+    ]:
+        """RE and KL of Eq. (3) in nats for each image, by one posterior sample; mu and logvar.
+
+        ``eps`` is the standard normal noise of the sample z = mu + exp(logvar / 2) eps.
+        """
+        mu, logvar = self.encoder(x)
+        z = mu + (0.5 * logvar).exp() * eps
+        kl = log_normal(eps, logvar) - self.prior.log_prob(z)
+        return -self.log_likelihood(x, z), kl, mu, logvar
+
+    def log_likelihood(
+        self, x: Float[Tensor, "batch 1 h w"], z: Float[Tensor, "batch latent"]
+    ) -> Float[Tensor, " batch"]:
+        """log p(x|z) in nats for each image, from the pixels' logits."""
+        logits = self.decoder(z, x)
+        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+
+
+def log_normal(
+    eps: Float[Tensor, "*batch latent"], logvar: Float[Tensor, "*batch latent"]
+) -> Float[Tensor, "*batch"]:
+    """log q(z|x) in nats at z = mu + exp(logvar / 2) eps."""
+    return -0.5 * (eps.square() + logvar + math.log(2 * math.pi)).sum(-1)
+
+
+def build(config: Config) -> VAE:
+    """The model of a configuration, with its layers' plain initial values."""
+    encoder = ResNetEncoder(config.latent, config.encoder_channels, config.encoder_hidden)
+    prior = FlowPrior(config.latent, config.flow_hidden, config.flow_pairs)
+    if config.decoder == "pixelcnn":
+        decoder = PixelCNN(config.latent, config.channels)
+    else:
+        decoder = ResNetDecoder(config.latent, config.encoder_channels, config.encoder_hidden)
+    return VAE(encoder, prior, decoder)
+
+
+def initialise(model: VAE, x: Float[Tensor, "batch 1 h w"], eps: Tensor) -> None:
+    """Data-dependent initialisation of the whole model on one batch of images."""
+    initialise_from_data(model, lambda: model(x, eps))

@@ -1,0 +1,25 @@
+"""Where the project, its data and its runs lie, wherever a notebook or command is started."""
+
+import os
+from pathlib import Path
+
+
+def project_root() -> Path:
+    """The nearest folder, from the current one upwards, that holds this project; else this one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "pyproject.toml").is_file() and (folder / "maelib").is_dir():
+            return folder
+    return here
+
+
+def data_roots() -> list[Path]:
+    """Where data sets are looked for: $MAELIB_DATA, then data/ and ../shared/data."""
+    named = [Path(os.environ["MAELIB_DATA"])] if os.environ.get("MAELIB_DATA") else []
+    near = [base / tail for base in (project_root(), Path.cwd()) for tail in ("data", "../shared/data")]
+    return list(dict.fromkeys([*named, *near]))
+
+
+def default_out_dir() -> Path:
+    """The folder that holds the runs: runs/ in the project."""
+    return project_root() / "runs"

@@ -1,0 +1,118 @@
+"""Drawing images: from a code, from the prior, and from another image's posterior.
+
+Every pixel compares its probability with a number ``uniform`` drawn beforehand, so that an image
+is a deterministic function of z and ``uniform``; 0.5 everywhere is greedy decoding.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from maelib.decoders import PixelCNN
+from maelib.layers import MaskedConv2d, WeightNorm
+from maelib.model import VAE
+
+
+@torch.no_grad()
+def decode(
+    decoder: torch.nn.Module, z: Float[Tensor, "batch latent"], uniform: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, "batch 1 h w"]:
+    """Images from p(x|z): pixel = 1 where its probability, given those before it, > uniform."""
+    if decoder.autoregressive:
+        return decode_pixels(decoder, z, uniform)
+    return (decoder(z).sigmoid() > uniform).to(z.dtype)
+
+
+@torch.no_grad()
+def decode_pixels_reference(
+    decoder: PixelCNN, z: Float[Tensor, "batch latent"], uniform: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, "batch 1 h w"]:
+    """``decode_pixels``, the slow and obvious way: a full forward pass for every pixel."""
+    x = torch.zeros_like(uniform)
+    for row in range(x.shape[2]):
+        for column in range(x.shape[3]):
+            logits = decoder(z, x)[:, :, row, column]
+            x[:, :, row, column] = (logits.sigmoid() > uniform[:, :, row, column]).to(x.dtype)
+    return x
+
+
+@torch.no_grad()
+def decode_pixels(
+    decoder: PixelCNN, z: Float[Tensor, "batch latent"], uniform: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, "batch 1 h w"]:
+    """Ancestral sampling in raster order; each layer computes one new pixel at a time."""
+    x = torch.zeros_like(uniform)
+    cache = _PixelCache(decoder, *x.shape[2:])
+    # Layer 0 without the image is known for all pixels at once, from the code alone.
+    blank = torch.cat([x, decoder.code_maps(z)], 1)
+    from_code = decoder.first(blank)
+    image_weight = decoder.first.weight[:, :1]
+    padded = decoder.first.pad(x)
+    for row in range(x.shape[2]):
+        for column in range(x.shape[3]):
+            cache.at = (row, column)
+            seen = padded[:, :, row : row + 7, column : column + 7].flatten(1)
+            h = from_code[:, :, row, column] + seen @ image_weight.flatten(1).T
+            logits = decoder.head(h[:, :, None, None], cache.convolve)[:, :, 0, 0]
+            pixel = (logits.sigmoid() > uniform[:, :, row, column]).to(x.dtype)
+            x[:, :, row, column] = padded[:, :, row + 3, column + 3] = pixel
+    return x
+
+
+class _PixelCache:
+    """Evaluates a decoder's layers at one pixel, remembering their inputs at earlier ones."""
+
+    def __init__(self, decoder: PixelCNN, height: int, width: int):
+        self.size = (height, width)
+        self.at = (0, 0)
+        self.weights: dict[WeightNorm, Tensor] = {}
+        self.inputs: dict[WeightNorm, Tensor] = {}
+
+    def convolve(self, layer: WeightNorm, pixel: Tensor) -> Tensor:
+        if layer not in self.weights:
+            self.weights[layer] = layer.weight.flatten(1).T.contiguous()
+        seen = self._patch(layer, pixel) if isinstance(layer, MaskedConv2d) else pixel
+        return torch.addmm(layer.bias, seen.flatten(1), self.weights[layer])[:, :, None, None]
+
+    def _patch(self, layer: MaskedConv2d, pixel: Tensor) -> Tensor:
+        if layer not in self.inputs:
+            blank = pixel.new_zeros(*pixel.shape[:2], *self.size)
+            self.inputs[layer] = layer.pad(blank)
+        row, column = self.at
+        rows, side = layer.direction.shape[2], layer.kernel // 2
+        inputs = self.inputs[layer]
+        inputs[:, :, row + rows - 1, column + side] = pixel[:, :, 0, 0]
+        return inputs[:, :, row : row + rows, column : column + layer.kernel]
+
+
+@torch.no_grad()
+def posterior_mean_code(
+    model: VAE, x: Float[Tensor, "batch 1 h w"], generator: torch.Generator, samples: int = 50
+) -> Float[Tensor, "batch latent"]:
+    """The mean of ``samples`` draws from q(z|x), the code of the paper's reconstructions."""
+    mu, logvar = model.encoder(x)
+    shape = (samples, *mu.shape)
+    eps = torch.randn(shape, generator=generator, device=generator.device).mean(0)
+    return mu + (0.5 * logvar).exp() * eps
+
+
+def reconstruct(
+    model: VAE, x: Float[Tensor, "batch 1 h w"], generator: torch.Generator, greedy: bool = True
+) -> Float[Tensor, "batch 1 h w"]:
+    """Images decoded from the posterior's code of ``x``, greedily or by sampling each pixel."""
+    z = posterior_mean_code(model, x, generator)
+    return decode(model.decoder, z, _uniform(x.shape, generator, greedy))
+
+
+def sample(
+    model: VAE, count: int, generator: torch.Generator, size: int = 28
+) -> Float[Tensor, "count 1 h w"]:
+    """``count`` images from the model: z from the prior, then the pixels."""
+    z = model.prior.sample(count, generator)
+    return decode(model.decoder, z, _uniform((count, 1, size, size), generator, False))
+
+
+def _uniform(shape: tuple[int, ...], generator: torch.Generator, greedy: bool) -> Tensor:
+    if greedy:
+        return torch.full(tuple(shape), 0.5, device=generator.device)
+    return torch.rand(tuple(shape), generator=generator, device=generator.device)
