@@ -30,7 +30,9 @@ class ResNetEncoder(nn.Module):
     def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int):
         super().__init__()
         sizes = (1, *channels)
-        self.blocks = nn.Sequential(*(DownBlock(a, b) for a, b in zip(sizes, channels, strict=False)))
+        self.blocks = nn.Sequential(
+            *(DownBlock(a, b) for a, b in zip(sizes, channels, strict=False))
+        )
         self.features = Conv2d(channels[-1], hidden, 4)
         self.head = Linear(hidden, 2 * latent)
 

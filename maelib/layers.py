@@ -47,7 +47,9 @@ class WeightNorm(nn.Module):
 class Linear(WeightNorm):
     """Weight-normalised linear layer; ``mask`` has the weight's shape [out, in]."""
 
-    def __init__(self, inputs: int, outputs: int, mask: Tensor | None = None, init_scale: float = 1.0):
+    def __init__(
+        self, inputs: int, outputs: int, mask: Tensor | None = None, init_scale: float = 1.0
+    ):
         super().__init__((outputs, inputs), mask, init_scale)
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
@@ -57,7 +59,9 @@ class Linear(WeightNorm):
 class Conv2d(WeightNorm):
     """Weight-normalised 2-d convolution with square kernels."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0
+    ):
         super().__init__((outputs, inputs, kernel, kernel))
         self.stride, self.padding = stride, padding
 

@@ -15,7 +15,9 @@ from maelib.model import VAE
 
 @torch.no_grad()
 def decode(
-    decoder: torch.nn.Module, z: Float[Tensor, "batch latent"], uniform: Float[Tensor, "batch 1 h w"]
+    decoder: torch.nn.Module,
+    z: Float[Tensor, "batch latent"],
+    uniform: Float[Tensor, "batch 1 h w"],
 ) -> Float[Tensor, "batch 1 h w"]:
     """Images from p(x|z): pixel = 1 where its probability, given those before it, > uniform."""
     if decoder.autoregressive:

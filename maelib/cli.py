@@ -1,0 +1,144 @@
+"""The command line: ``maelib train | evaluate | sample | runs | data``.
+
+maelib train --dataset mnist --preset quick --alpha 1.0 --beta 0.5
+maelib runs
+maelib evaluate runs/quick/NAME --nll-k 256
+maelib sample runs/quick/NAME --out samples.png
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0, or 2 after one sentence on stderr that says what to change."""
+    options = parser().parse_args(arguments)
+    from maelib.training import Interrupted, TrainingError
+
+    try:
+        options.command(options)
+    except (ValueError, OSError, TrainingError) as problem:
+        print(f"maelib: error: {problem}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt) as problem:
+        print(f"maelib: {problem or 'interrupted'}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="maelib", description="VAEs with mutual posterior-divergence regularisation.")  # fmt: skip
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    _train_options(
+        _command(commands, "train", _train, "train (or find) a run and print its record")
+    )
+    evaluate = _command(commands, "evaluate", _evaluate, "measure a finished run again")
+    evaluate.add_argument("run", type=Path, help="the run's folder")
+    evaluate.add_argument("--nll-k", type=int, help="importance samples (default: the run's)")
+    evaluate.add_argument("--nll-images", type=int, help="test images (default: the run's)")
+    sample = _command(commands, "sample", _sample, "draw images from a finished run")
+    sample.add_argument("run", type=Path, help="the run's folder")
+    sample.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
+    sample.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    sample.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG to write (default: %(default)s)")  # fmt: skip
+    runs = _command(commands, "runs", _runs, "list the runs there are")
+    runs.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
+    data = _command(commands, "data", _data, "find or download a data set and describe it")
+    data.add_argument("name", nargs="?", default="auto", help="auto, mnist or digits (default: %(default)s)")  # fmt: skip
+    for command in (evaluate, sample):
+        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    return top
+
+
+def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(command=function)
+    return command
+
+
+def _train_options(p: argparse.ArgumentParser) -> None:
+    add = p.add_argument
+    add("--dataset", default="auto", help="auto, mnist or digits (default: %(default)s)")
+    add("--preset", default="quick", help="smoke, quick, laptop or paper (default: %(default)s)")
+    add("--objective", default="mae", help="vae, vlae or mae (default: %(default)s)")
+    add("--alpha", type=float, default=1.0, help="weight of L_diverse (default: %(default)s)")
+    add("--beta", type=float, default=0.5, help="weight of L_smooth (default: %(default)s)")
+    add("--diverse", default="tempered", help="tempered, mean or pairwise (default: %(default)s)")
+    add("--free-bits", type=float, help="nats per image (default: 7.84 for vlae, else 0)")
+    add("--decoder", help="pixelcnn or resnet (default: resnet for vae, else pixelcnn)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--epochs", type=int, help="passes over the training images (default: the preset's)")
+    add("--batch-size", type=int, help="images a step (default: the preset's)")
+    add("--train-images", type=int, help="use only the first so many (default: the preset's)")
+    add("--lr", type=float, help="Adam's learning rate (default: the preset's)")
+    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    add("--out-dir", help="folder of the runs (default: runs/)")
+    add("--max-minutes", type=float, help="stop and save after so many minutes")
+
+
+def _train(options: argparse.Namespace) -> None:
+    from maelib.config import resolve
+    from maelib.runs import run
+
+    values = {k: v for k, v in vars(options).items() if k != "command"}
+    own = {name: values.pop(name) for name in ("device", "out_dir", "max_minutes")}
+    config = resolve(**values)
+    print(config.describe())
+    record, _, _ = run(config, **own)
+    _print_measured(record.measurements)
+    print(record.caption())
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from maelib import data
+    from maelib.evaluation import measure
+    from maelib.runs import load_config, load_model, pick_device
+
+    model = load_model(options.run, pick_device(options.device))
+    config = load_config(options.run)
+    changed = {k: getattr(options, k) for k in ("nll_k", "nll_images") if getattr(options, k)}
+    measured, protocol = measure(model, data.load(config.dataset), replace(config, **changed))
+    _print_measured(measured)
+    print(", ".join(f"{name}: {value}" for name, value in protocol.items()))
+
+
+def _sample(options: argparse.Namespace) -> None:
+    from torchvision.utils import save_image
+
+    from maelib import rng, sampling
+    from maelib.runs import load_model, pick_device
+
+    device = pick_device(options.device)
+    model = load_model(options.run, device)
+    noise = rng.generator(options.seed, "sample", device=device)
+    images = sampling.sample(model, options.count, noise)
+    save_image(1 - images, options.out, nrow=max(1, round(options.count**0.5)), pad_value=0.8)
+    print(f"{options.count} images written to {options.out}")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    from maelib.paths import default_out_dir
+    from maelib.results import read
+
+    out = options.out_dir or default_out_dir()
+    for folder in sorted(path.parent for path in out.glob("*/*/config.json")):
+        finished = (folder / "result.json").exists()
+        nll = f"NLL {read(folder / 'result.json').measurements['nll']:.2f}" if finished else "begun"
+        print(f"{folder.parent.name:>7}  {folder.name}  {nll}")
+
+
+def _data(options: argparse.Namespace) -> None:
+    from maelib import data
+
+    dataset = data.load(options.name)
+    print(dataset.describe())
+    print(f"SHA-256 {dataset.digest}")
+
+
+def _print_measured(measured: dict[str, float]) -> None:
+    for name, value in measured.items():
+        print(f"{name:>20} = {value:.3f} nats")

@@ -1,0 +1,139 @@
+"""What is measured on a trained model: RE, KL, L_elbo, MPD, STD and the NLL, with the protocol.
+
+Every model sees the same seeded binarisation of the test images and the same noise, so that
+models are compared by paired differences.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from maelib import rng
+from maelib.config import Config
+from maelib.data import Dataset, binarise
+from maelib.divergences import mpd, std
+from maelib.model import VAE, log_normal
+from maelib.objectives import importance_weighted_bound
+
+BLOCK = 64  # importance samples that share one noise key
+PAIR_BATCH = 512  # test images among which MPD and STD are taken
+SEED = 0  # of the test binarisation and noise: the same for every run
+
+
+def measure(
+    model: VAE, data: Dataset, config: Config, observe: Callable[[int, int], None] | None = None
+) -> tuple[dict[str, float], dict[str, object]]:
+    """Measurements in nats, and the protocol they were taken by."""
+    device = next(model.parameters()).device
+    x = test_images(data.test.first(config.test_images).images.to(device))
+    re, kl, mu, logvar = elbo_terms(model, x)
+    spread = [(mpd(*pair), std(*pair)) for pair in pair_batches(mu, logvar)]
+    nll = iw_nll(model, x[: config.nll_images], config.nll_k, observe=observe)
+    measured = {
+        "re": float(re.mean()),
+        "kl": float(kl.mean()),
+        "elbo": float((re + kl).mean()),
+        "mpd": sum(float(m) for m, _ in spread) / len(spread),
+        "std": sum(float(s) for _, s in spread) / len(spread),
+        "nll": float(nll.mean()),
+        "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
+    }
+    protocol = {
+        "test_images": len(x),
+        "nll_images": len(nll),
+        "nll_k": config.nll_k,
+        "binarisations": 1,
+        "pair_batch": min(PAIR_BATCH, len(x)),
+        "weights": "exponential moving average, best validation ELBO",
+    }
+    return measured, protocol
+
+
+def test_images(images: UInt8[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    """The one seeded binarisation of the test images that every model is measured on."""
+    drawn = binarise(images.cpu(), rng.generator(SEED, "test binarisation"))
+    return drawn.to(images.device)
+
+
+@torch.no_grad()
+def elbo_terms(
+    model: VAE, x: Float[Tensor, "n 1 h w"], batch: int = 500
+) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor, Tensor]:
+    """RE and KL in nats of each image by one posterior sample, and mu and logvar [n, latent]."""
+    noise = rng.generator(SEED, "elbo")
+    eps = torch.randn(len(x), model.prior.latent, generator=noise).to(x.device)
+    parts = [model(*chunk) for chunk in zip(x.split(batch), eps.split(batch), strict=True)]
+    re, kl, mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
+    return re, kl, mu, logvar
+
+
+def pair_batches(
+    mu: Float[Tensor, "n latent"], logvar: Float[Tensor, "n latent"]
+) -> list[tuple[Tensor, Tensor]]:
+    """Consecutive batches of ``PAIR_BATCH``; a smaller rest is left out unless it is all."""
+    size = min(PAIR_BATCH, len(mu))
+    pairs = zip(mu.split(size), logvar.split(size), strict=True)
+    return [pair for pair in pairs if len(pair[0]) == size]
+
+
+@torch.no_grad()
+def iw_nll(
+    model: VAE,
+    x: Float[Tensor, "n 1 h w"],
+    k: int,
+    rows: int = 256,
+    observe: Callable[[int, int], None] | None = None,
+) -> Float[Tensor, " n"]:
+    """-log (1/k) sum_i p(x, z_i) / q(z_i|x) in nats for each image, z_i from q(z|x).
+
+    At most about ``rows`` decoder rows are held at once, whatever k. The noise is keyed by the
+    image's index and the block of ``BLOCK`` samples: ``rows`` changes the result by round-off.
+    """
+    block = min(BLOCK, k)
+    per_batch = max(1, rows // block)
+    results = []
+    for first in range(0, len(x), per_batch):
+        chunk = x[first : first + per_batch]
+        results.append(_stream(model, chunk, first, k))
+        if observe is not None:
+            observe(first + len(chunk), len(x))
+    return torch.cat(results)
+
+
+def iw_nll_reference(model: VAE, x: Float[Tensor, "n 1 h w"], k: int) -> Float[Tensor, " n"]:
+    """``iw_nll``, the slow and obvious way: one image and one sample at a time."""
+    rows = []
+    for i, image in enumerate(x):
+        eps = torch.cat([noise_block(i, b, model.prior.latent) for b in range(-(-k // BLOCK))])
+        weights = [log_weights(model, image[None], e[None, None])[0] for e in eps[:k].to(x.device)]
+        rows.append(-importance_weighted_bound(torch.stack(weights)))
+    return torch.cat(rows)
+
+
+def log_weights(
+    model: VAE, x: Float[Tensor, "n 1 h w"], eps: Float[Tensor, "samples n latent"]
+) -> Float[Tensor, "samples n"]:
+    """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps."""
+    samples, n, _ = eps.shape
+    mu, logvar = model.encoder(x)
+    z = (mu + (0.5 * logvar).exp() * eps).flatten(0, 1)
+    repeated = x.expand(samples, *x.shape).flatten(0, 1)
+    joint = model.log_likelihood(repeated, z) + model.prior.log_prob(z)
+    return joint.view(samples, n) - log_normal(eps, logvar.expand_as(eps))
+
+
+def noise_block(image: int, block: int, latent: int) -> Float[Tensor, "block latent"]:
+    """Standard normal noise of one block of importance samples of one image."""
+    return torch.randn(BLOCK, latent, generator=rng.generator(SEED, "nll", image, block))
+
+
+def _stream(model: VAE, x: Tensor, first: int, k: int) -> Tensor:
+    total = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
+    for block in range(-(-k // BLOCK)):
+        noise = [noise_block(first + i, block, model.prior.latent) for i in range(len(x))]
+        eps = torch.stack(noise, 1)[: k - block * BLOCK].to(x)
+        total = torch.logaddexp(total, log_weights(model, x, eps).logsumexp(0))
+    return math.log(k) - total

@@ -1,0 +1,107 @@
+"""A finished run's record: one JSON file with what was measured, how, on what, and by which code."""
+
+import json
+import os
+import platform
+import subprocess
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from maelib.checkpoints import write_json
+from maelib.config import PROTOCOL, Config
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run. Measurements are in nats; ``protocol`` says how each was taken."""
+
+    name: str
+    key: str
+    config: Config
+    data: dict
+    measurements: dict[str, float]
+    protocol: dict
+    history: list[dict]
+    provenance: dict
+
+    def caption(self) -> str:
+        """One line that belongs under every number or picture of this run."""
+        p = self.protocol
+        return (
+            f"{self.config.label()} on {self.config.dataset}, preset {self.config.preset}, seed "
+            f"{self.config.seed}; NLL: k = {p['nll_k']}, {p['nll_images']} test images, "
+            f"{p['binarisations']} binarisation; other measures: {p['test_images']} test images; "
+            f"commit {self.provenance['commit']}"
+        )
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a record atomically."""
+    write_json(path, {"schema": SCHEMA, "protocol_version": PROTOCOL, **asdict(record)})
+
+
+def read(path: Path) -> Record:
+    """Read and validate a record; ValueError, naming the file, if it is not one."""
+    try:
+        content = json.loads(path.read_text())
+        schema = content.pop("schema")
+        content.pop("protocol_version")
+        config = content.pop("config")
+        config["encoder_channels"] = tuple(config["encoder_channels"])
+        record = Record(config=Config(**config), **content)
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise ValueError(f"{path.name} is not a maelib result ({problem}).") from problem
+    if schema != SCHEMA:
+        raise ValueError(f"{path.name} has schema {schema}; this version reads schema {SCHEMA}.")
+    return record
+
+
+def collect(*folders: Path) -> list[Record]:
+    """Every readable record below ``folders``, one for each run; a damaged file is named."""
+    found: dict[str, Record] = {}
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.json"))]
+    for path in paths:
+        if path.parent.name.startswith("step-") or path.name == "config.json":
+            continue
+        try:
+            record = read(path)
+        except ValueError as problem:
+            warnings.warn(f"skipped: {problem}", stacklevel=2)
+            continue
+        found.setdefault(record.key, record)
+    return list(found.values())
+
+
+def provenance(device: torch.device, seconds: float) -> dict:
+    """Commit, versions and hardware; ``seconds`` of wall time that training took."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    return {
+        "commit": commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "hardware": gpu or f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "device": device.type,
+        "train_seconds": round(seconds, 1),
+    }
+
+
+def commit() -> str:
+    """This code's git commit, marked ``-dirty`` if maelib/ differs from it; else ``unknown``."""
+    here = Path(__file__).parent
+    head = _git(here, "rev-parse", "--short=10", "HEAD")
+    if not head:
+        return "unknown"
+    return head + ("-dirty" if _git(here, "status", "--porcelain", ".") else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
