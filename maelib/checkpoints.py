@@ -25,7 +25,7 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     for name, tensors in files.items():
-        save_file({k: v.contiguous() for k, v in tensors.items()}, part / f"{name}.safetensors")
+        save_tensors(tensors, part / f"{name}.safetensors")
     digests = {path.name: sha256(path) for path in sorted(part.glob("*.safetensors"))}
     write_json(part / "state.json", {"digests": digests, "numbers": numbers})
     shutil.rmtree(target, ignore_errors=True)
@@ -54,6 +54,13 @@ def load_latest(folder: Path, device: torch.device) -> tuple[dict[str, Tensors],
             "'checkpoints' to train it from the start."
         )
     return None
+
+
+def save_tensors(tensors: Tensors, path: Path) -> None:
+    """Write a safetensors file under a temporary name, then rename."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file({name: value.contiguous() for name, value in tensors.items()}, part)
+    part.replace(path)
 
 
 def write_json(path: Path, content: object) -> None:

@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    top = argparse.ArgumentParser(prog="maelib", description="VAEs with mutual posterior-divergence regularisation.")  # fmt: skip
+    about = "VAEs with mutual posterior-divergence regularisation."
+    top = argparse.ArgumentParser(prog="maelib", description=about)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     _train_options(
         _command(commands, "train", _train, "train (or find) a run and print its record")
@@ -42,11 +43,13 @@ def parser() -> argparse.ArgumentParser:
     sample.add_argument("run", type=Path, help="the run's folder")
     sample.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    sample.add_argument("--out", type=Path, default=Path("samples.png"), help="PNG to write (default: %(default)s)")  # fmt: skip
+    png = Path("samples.png")
+    sample.add_argument("--out", type=Path, default=png, help="PNG (default: %(default)s)")
     runs = _command(commands, "runs", _runs, "list the runs there are")
     runs.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
     data = _command(commands, "data", _data, "find or download a data set and describe it")
-    data.add_argument("name", nargs="?", default="auto", help="auto, mnist or digits (default: %(default)s)")  # fmt: skip
+    names = "auto, mnist or digits (default: %(default)s)"
+    data.add_argument("name", nargs="?", default="auto", help=names)
     for command in (evaluate, sample):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return top

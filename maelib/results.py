@@ -1,4 +1,4 @@
-"""A finished run's record: one JSON file with what was measured, how, on what, and by which code."""
+"""A finished run's record: one JSON file that says what was measured, how, and by which code."""
 
 import json
 import os

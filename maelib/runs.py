@@ -1,17 +1,19 @@
 """A run from configuration to record: found again if finished, continued if begun, else trained."""
 
 import csv
+import json
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tqdm.auto import tqdm
 
 from maelib import data, results
-from maelib.checkpoints import write_json
+from maelib.checkpoints import save_tensors, write_json
 from maelib.config import Config
 from maelib.evaluation import measure
 from maelib.model import VAE, build
@@ -72,7 +74,7 @@ def run(
     with _bar("training") as tick:
         model, progress = train(config, dataset, folder, where, max_minutes, _follow(tick))
     write_history(progress, folder / "metrics.csv")
-    save_file(model.state_dict(), folder / "model.safetensors")
+    save_tensors(model.state_dict(), folder / "model.safetensors")
     with _bar("importance-weighted NLL") as tick:
         measured, protocol = measure(model, dataset, config, observe=tick)
     record = Record(
@@ -91,8 +93,6 @@ def run(
 
 def load_config(folder: Path) -> Config:
     """The configuration in a run's folder; FileNotFoundError if it is not a run's folder."""
-    import json
-
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder.name} is not a run: it has no config.json.")
@@ -132,8 +132,6 @@ def _follow(tick: Callable[[int, int], None]) -> Callable[[Progress, int], None]
 @contextmanager
 def _bar(label: str):
     """A progress bar on a terminal (or a notebook someone watches), silent in a log."""
-    import sys
-
     with tqdm(desc=label, disable=not sys.stderr.isatty(), mininterval=0.5) as bar:
 
         def tick(done: int, total: int) -> None:

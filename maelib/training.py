@@ -141,7 +141,7 @@ def train_step(
     state.optimizer.step()
     update_average(state.averaged, state.model, config.ema, step)
     state.progress.step = step + 1
-    values = [float(getattr(terms, name)) for name in CURVES]
+    values = [getattr(terms, name).item() for name in CURVES]
     state.progress.sums = [a + b for a, b in zip(state.progress.sums, values, strict=True)]
     return terms
 

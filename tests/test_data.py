@@ -1,0 +1,135 @@
+import gzip
+import hashlib
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+
+from maelib import data, download, paths, rng
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+class CutShort(Quiet):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"half")
+
+
+@pytest.fixture
+def serve(tmp_path):
+    servers = []
+
+    def start(handler=Quiet):
+        folder = tmp_path / "served"
+        folder.mkdir(exist_ok=True)
+        server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return folder, f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_digits_need_nothing_and_have_a_fixed_split():
+    digits = data.load("digits")
+    assert [len(s) for s in (digits.train, digits.val, digits.test)] == [1297, 200, 300]
+    assert digits.train.images.shape[1:] == (1, 28, 28)
+    assert digits.train.images.dtype == torch.uint8
+    assert digits.train.labels.unique().tolist() == list(range(10))
+    assert digits.digest == data.load("digits").digest
+
+
+def test_auto_without_mnist_is_digits_and_says_so(no_data):
+    found = data.load("auto")
+    assert found.name == "digits"
+    assert "MNIST not found" in found.source
+
+
+def test_mnist_that_is_nowhere_is_a_clear_error(no_data):
+    with pytest.raises(FileNotFoundError, match=r"MNIST was not found.*MAELIB_DATA"):
+        data.load("mnist")
+
+
+def test_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"dataset is 'cifar'.*mnist"):
+        data.load("cifar")
+
+
+def test_truncated_mnist_is_an_error_even_for_auto(no_data):
+    raw = no_data / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\b\3")
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte is truncated or altered"):
+        data.load("auto")
+
+
+def test_missing_sibling_is_named(no_data, monkeypatch):
+    name = "t10k-images-idx3-ubyte"
+    raw = no_data / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    (raw / f"{name}.gz").write_bytes(b"x")
+    with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz is missing"):
+        data.load("mnist")
+
+
+def test_a_packed_file_is_unpacked_and_checked(tmp_path):
+    path, content = tmp_path / "file", b"pixels"
+    packed = gzip.compress(content)
+    path.with_name("file.gz").write_bytes(packed)
+    data._ensure_raw(path, digest(content), digest(packed))
+    assert path.read_bytes() == content
+    path.write_bytes(b"pixelz")
+    with pytest.raises(OSError, match="altered"):
+        data._ensure_raw(path, digest(content), digest(packed))
+
+
+def test_real_mnist_if_it_is_here():
+    try:
+        mnist = data.load_mnist(paths.data_roots(), download=False)
+    except FileNotFoundError:
+        pytest.skip("MNIST is not on this machine")
+    assert [len(s) for s in (mnist.train, mnist.val, mnist.test)] == [58_000, 2_000, 10_000]
+    assert mnist.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert mnist.train.labels.bincount().min() > 5_000
+
+
+def test_download_arrives_whole_or_not_at_all(serve, tmp_path):
+    folder, url = serve()
+    (folder / "file").write_bytes(b"content")
+    target = tmp_path / "store" / "file"
+    with pytest.raises(download.DownloadError, match=r"could not download file .*SHA-256"):
+        download.fetch([url + "file"], target, digest(b"other"))
+    assert list(target.parent.iterdir()) == []
+    download.fetch([url + "absent", url + "file"], target, digest(b"content"))
+    assert target.read_bytes() == b"content"
+
+
+def test_download_cut_half_way_leaves_nothing(serve, tmp_path):
+    _, url = serve(CutShort)
+    with pytest.raises(download.DownloadError):
+        download.fetch([url + "file"], tmp_path / "store" / "file", digest(b"whole"))
+    assert list((tmp_path / "store").iterdir()) == []
+
+
+def test_binarise_is_a_fresh_draw_with_the_pixels_mean():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(20_000, 1)
+    noise = rng.generator(0, "test")
+    first, second = data.binarise(images, noise), data.binarise(images, noise)
+    assert set(first.unique().tolist()) == {0.0, 1.0}
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first.mean(0), torch.tensor([0.0, 0.2, 1.0]), atol=0.02, rtol=0)

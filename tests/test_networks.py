@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from maelib import config, layers, model, sampling
+from maelib.decoders import PixelCNN, ResNetDecoder
+from maelib.encoders import ResNetEncoder
+from maelib.flows import MADE, FlowPrior
+
+
+def excite(module):
+    """Gains and biases that leave no connection at zero."""
+    for layer in layers.layers(module):
+        nn.init.uniform_(layer.gain, 0.5, 1.5)
+        nn.init.normal_(layer.bias, std=0.1)
+    return module
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_made_output_k_sees_exactly_the_inputs_before_it(reverse):
+    made = excite(MADE(6, 60, reverse=reverse)).double()
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda z: made(z[None])[0]))
+    seen = jacobian(torch.randn(20, 6, dtype=torch.float64)).abs().sum(0) > 0
+    full = torch.ones(6, 6, dtype=torch.bool)
+    assert (seen == (full.triu(1) if reverse else full.tril(-1))).all()
+
+
+def test_flow_inverse_and_log_determinant_against_autograd():
+    flow = excite(FlowPrior(5, 40, 2)).double()
+    z = 0.5 * torch.randn(4, 5, dtype=torch.float64)
+    eps, log_det = flow(z)
+    torch.testing.assert_close(flow.inverse(eps), z)
+    for i in range(4):
+        jacobian = torch.autograd.functional.jacobian(lambda v: flow(v[None])[0][0], z[i])
+        torch.testing.assert_close(log_det[i], torch.linalg.slogdet(jacobian).logabsdet)
+
+
+def test_flow_density_integrates_to_one():
+    flow = excite(FlowPrior(1, 8, 1)).double()
+    z = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
+    density = flow.log_prob(z).exp()
+    assert torch.trapezoid(density, z[:, 0]).item() == pytest.approx(1, abs=1e-3)
+
+
+def test_prior_without_steps_is_standard_normal():
+    z = torch.randn(3, 4)
+    normal = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
+    torch.testing.assert_close(FlowPrior(4, 8, 0).log_prob(z), normal)
+
+
+def receptive_field(decoder, row, column):
+    x = torch.rand(2, 1, 28, 28, dtype=torch.float64, requires_grad=True)
+    z = torch.randn(2, 8, dtype=torch.float64)
+    decoder(z, x)[:, :, row, column].sum().backward()
+    return x.grad.abs().sum((0, 1)) > 0
+
+
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (3, 27), (14, 14), (27, 0)])
+def test_pixelcnn_sees_no_pixel_at_or_after_its_own(row, column):
+    seen = receptive_field(excite(PixelCNN(8, 8)).double(), row, column).flatten()
+    assert not seen[row * 28 + column :].any()
+    if row * 28 + column:
+        assert seen[row * 28 + column - 1] or column == 0
+
+
+def test_pixelcnn_sees_the_whole_code_everywhere():
+    decoder = excite(PixelCNN(8, 8)).double()
+    z = torch.randn(1, 8, dtype=torch.float64, requires_grad=True)
+    decoder(z, torch.zeros(1, 1, 28, 28, dtype=torch.float64))[0, 0, 20, 3].backward()
+    assert (z.grad.abs() > 0).all()
+
+
+@pytest.mark.parametrize("see_self", [False, True])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+def test_masked_convolution_is_the_full_one_with_a_masked_kernel(kernel, see_self):
+    layer = layers.MaskedConv2d(3, 4, kernel, see_self=see_self)
+    x = torch.randn(2, 3, 9, 8)
+    full = torch.zeros(4, 3, kernel, kernel)
+    full[:, :, : kernel // 2 + 1] = layer.weight
+    assert (full * layers.causal_mask(kernel, see_self) == full).all()
+    slow = nn.functional.conv2d(x, full, layer.bias, padding=kernel // 2)
+    torch.testing.assert_close(layer(x), slow)
+
+
+@pytest.mark.parametrize("greedy", [False, True])
+def test_cached_pixels_are_the_full_forward_pixels(greedy):
+    decoder = excite(PixelCNN(8, 6)).double()
+    z = torch.randn(2, 8, dtype=torch.float64)
+    shape = (2, 1, 28, 28)
+    uniform = torch.full(shape, 0.5) if greedy else torch.rand(shape)
+    uniform = uniform.double()
+    slow = sampling.decode_pixels_reference(decoder, z, uniform)
+    assert (sampling.decode_pixels(decoder, z, uniform) == slow).all()
+    assert 0 < slow.mean() < 1
+
+
+@pytest.mark.parametrize("kind", [layers.Conv2d, layers.ConvTranspose2d])
+def test_data_dependent_initialisation_standardises_outputs(kind):
+    layer = kind(3, 5, 3, padding=1)
+    x = 4 * torch.randn(20, 3, 8, 8) + 2
+    layers.initialise_from_data(layer, lambda: layer(x))
+    y = layer(x)
+    torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(5), atol=1e-4, rtol=0)
+    torch.testing.assert_close(y.std((0, 2, 3)), torch.ones(5), atol=1e-3, rtol=0)
+
+
+def test_weight_norm_gain_is_the_length_of_each_unit():
+    layer = excite(layers.Conv2d(3, 5, 3))
+    torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), layer.gain.abs())
+
+
+def test_shapes_of_encoder_and_factorised_decoder():
+    mu, logvar = ResNetEncoder(8, (4, 6, 8), 16)(torch.rand(3, 1, 28, 28))
+    assert mu.shape == logvar.shape == (3, 8)
+    decoder = ResNetDecoder(8, (4, 6, 8), 16)
+    assert decoder(mu).shape == (3, 1, 28, 28)
+
+
+def test_paper_preset_has_the_published_size():
+    # Kernel rows that a mask hides entirely are not stored; with them it is 1.57 million.
+    net = model.build(config.resolve("paper", "mnist"))
+    hidden = [
+        layer.direction[0, :, 0].numel() * (layer.kernel // 2) * layer.direction.shape[0]
+        for layer in layers.layers(net.decoder)
+        if isinstance(layer, layers.MaskedConv2d) and layer is not net.decoder.first
+    ]
+    total = sum(p.numel() for p in net.parameters()) + sum(hidden)
+    assert total == pytest.approx(1.57e6, rel=0.01)
+
+
+def test_model_terms_are_likelihood_and_log_ratio():
+    net = model.build(config.resolve("smoke", "digits")).double()
+    x = torch.rand(3, 1, 28, 28).round().double()
+    eps = torch.randn(3, 32, dtype=torch.float64)
+    re, kl, mu, logvar = net(x, eps)
+    z = mu + (0.5 * logvar).exp() * eps
+    q = torch.distributions.Normal(mu, (0.5 * logvar).exp()).log_prob(z).sum(1)
+    torch.testing.assert_close(kl, q - net.prior.log_prob(z))
+    pixels = torch.distributions.Bernoulli(logits=net.decoder(z, x)).log_prob(x).sum((1, 2, 3))
+    torch.testing.assert_close(re, -pixels)
+    assert math.isfinite(re.sum().item())

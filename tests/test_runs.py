@@ -1,0 +1,230 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from maelib import checkpoints, cli, config, data, results, runs, training
+
+CPU = torch.device("cpu")
+
+
+def smoke(**changes):
+    return config.resolve("smoke", "digits", **changes)
+
+
+def silent(_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"alpha": -1.0}, "alpha is -1.0"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"objective": "gan"}, "objective is 'gan'.*vae, vlae, mae"),
+        ({"preset": "huge"}, "preset is 'huge'.*smoke"),
+        ({"dataset": "cifar"}, "dataset is 'cifar'"),
+        ({"diverse": "x"}, "diverse is 'x'"),
+        ({"decoder": "x"}, "decoder is 'x'"),
+        ({"batch_size": 1}, "batch_size is 1.*at least 2"),
+        ({"free_bits": -1.0}, "free_bits is -1.0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"colour": 3}, "colour is not a parameter"),
+    ],
+)
+def test_bad_configuration_is_one_clear_sentence(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config.resolve(**{"preset": "smoke", **changes})
+
+
+def test_only_mae_has_alpha_and_only_vlae_free_bits_by_default():
+    assert smoke(objective="vlae", alpha=2.0).alpha == 0
+    assert smoke(objective="vlae").free_bits == 7.84
+    assert smoke().free_bits == 0
+    assert smoke(objective="vae").decoder == "resnet"
+
+
+def test_key_depends_on_configuration_and_data():
+    keys = {smoke().key("a"), smoke().key("b"), smoke(seed=1).key("a"), smoke(alpha=2.0).key("a")}
+    assert len(keys) == 4
+    assert smoke().key("a") == smoke().key("a")
+
+
+@pytest.mark.parametrize("objective", config.OBJECTIVES)
+def test_a_run_is_measured_recorded_and_found_again(objective, tmp_path, capsys):
+    said = []
+    first, net, _ = runs.run(smoke(objective=objective), out_dir=tmp_path, say=said.append)
+    again, loaded, _ = runs.run(smoke(objective=objective), out_dir=tmp_path, say=said.append)
+    assert again == first
+    assert any("finished run found" in line for line in said)
+    for a, b in zip(net.parameters(), loaded.parameters(), strict=True):
+        assert torch.equal(a, b)
+    folder = tmp_path / "smoke" / first.name
+    assert {"config.json", "metrics.csv", "model.safetensors", "result.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert results.collect(tmp_path) == [first]
+
+
+def test_same_seed_same_numbers_other_seed_others(tmp_path):
+    measured = [
+        runs.run(smoke(seed=seed), out_dir=tmp_path / str(i), say=silent)[0].measurements
+        for i, seed in enumerate((0, 0, 1))
+    ]
+    assert measured[0] == measured[1]
+    assert measured[0] != measured[2]
+
+
+def test_training_lowers_the_elbo(digits, tmp_path):
+    c = smoke(objective="vae", epochs=30, lr=3e-3)
+    _, progress = training.train(c, digits, tmp_path, CPU)
+    elbo = [row["val_elbo"] for row in progress.history]
+    assert elbo[-1] < 0.8 * elbo[0]
+
+
+def test_stopped_and_continued_is_bit_for_bit_uninterrupted(digits, tmp_path):
+    c = smoke(epochs=3)
+    whole, expected = training.train(c, digits, tmp_path / "whole", CPU)
+
+    def stop_at_7(progress, _):
+        if progress.step == 7:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(training.Interrupted, match="step 7 of 15"):
+        training.train(c, digits, tmp_path / "cut", CPU, observe=stop_at_7)
+    resumed, progress = training.train(c, digits, tmp_path / "cut", CPU)
+    assert progress.history == expected.history
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_killed_process_continues_to_the_same_result(tmp_path):
+    command = [sys.executable, "-m", "maelib", "train", "--preset", "smoke", "--dataset", "digits"]
+    command += ["--epochs", "40", "--out-dir", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob("smoke/*/config.json")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    record, _, _ = runs.run(smoke(epochs=40), out_dir=tmp_path, say=silent)
+    fresh, _, _ = runs.run(smoke(epochs=40), out_dir=tmp_path / "fresh", say=silent)
+    assert record.measurements == fresh.measurements
+
+
+def test_max_minutes_stops_and_saves(digits, tmp_path):
+    with pytest.raises(training.Interrupted, match="the same command continues"):
+        training.train(smoke(), digits, tmp_path, CPU, max_minutes=0)
+    assert training.restore(smoke(), tmp_path / "checkpoints", CPU).progress.step == 1
+
+
+def test_nan_stops_with_step_and_term(digits, tmp_path, monkeypatch):
+    def poisoned(model, x, eps, config, honest=training.loss_terms):
+        terms = honest(model, x, eps, config)
+        bad = terms.kl * float("nan")
+        return replace(terms, kl=bad, loss=terms.loss + bad)
+
+    monkeypatch.setattr(training, "loss_terms", poisoned)
+    with pytest.raises(training.TrainingError, match="the term kl is NaN or infinite at step 0"):
+        training.train(smoke(), digits, tmp_path, CPU)
+
+
+def test_damaged_checkpoint_falls_back_and_all_damaged_is_an_error(tmp_path):
+    for step in (1, 2):
+        checkpoints.save(tmp_path, step, {"w": {"a": torch.ones(step)}}, {"step": step})
+    newest = tmp_path / "step-00000002" / "w.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    with pytest.warns(UserWarning, match="step-00000002 is damaged"):
+        _, numbers = checkpoints.load_latest(tmp_path, CPU)
+    assert numbers["step"] == 1
+    (tmp_path / "step-00000001" / "state.json").write_text("{")
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(OSError, match="every checkp"):
+        checkpoints.load_latest(tmp_path, CPU)
+
+
+def test_plateau_halves_then_stops(digits, tmp_path):
+    c = smoke(schedule="plateau", patience=1, halvings=1, epochs=50, lr=1e-12, ema=0.0)
+    _, progress = training.train(c, digits, tmp_path, CPU)
+    assert progress.halvings == 2
+    assert len(progress.history) < 50
+
+
+def test_average_warms_up_and_then_decays(digits):
+    model, mean = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)
+    torch.nn.init.constant_(model.weight, 1.0)
+    torch.nn.init.constant_(mean.weight, 0.0)
+    training.update_average(mean, model, 0.999, step=0)
+    assert mean.weight.item() == pytest.approx(0.9)
+    training.update_average(mean, model, 0.5, step=10_000)
+    assert mean.weight.item() == pytest.approx(0.95)
+
+
+def test_checkpoint_of_another_architecture_is_refused(tmp_path):
+    record, _, _ = runs.run(smoke(), out_dir=tmp_path, say=silent)
+    folder = tmp_path / "smoke" / record.name
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**content, "channels": 6}))
+    with pytest.raises(ValueError, match="architecture"):
+        runs.load_model(folder, CPU)
+
+
+def test_foreign_results_are_named_and_skipped(tmp_path):
+    (tmp_path / "notes.json").write_text('{"a": 1}')
+    with pytest.warns(UserWarning, match=r"notes.json is not a maelib result"):
+        assert results.collect(tmp_path) == []
+
+
+def test_unwritable_out_dir_is_named(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(OSError, match="out_dir is"):
+        runs.prepare(smoke(), blocked)
+
+
+def test_unknown_device_lists_the_known_ones():
+    with pytest.raises(ValueError, match="device is 'tpu'.*auto, cpu, cuda, mps"):
+        runs.pick_device("tpu")
+
+
+def test_command_line_trains_lists_evaluates_and_samples(tmp_path, capsys):
+    common = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path)]
+    assert cli.main(["train", *common]) == 0
+    out = capsys.readouterr().out
+    assert "nll_k = 8" in out
+    assert "digits" in out
+    folder = next(tmp_path.glob("smoke/*"))
+    assert cli.main(["runs", "--out-dir", str(tmp_path)]) == 0
+    assert folder.name in capsys.readouterr().out
+    assert cli.main(["evaluate", str(folder), "--nll-k", "4"]) == 0
+    assert "nll_k: 4" in capsys.readouterr().out
+    png = tmp_path / "s.png"
+    assert cli.main(["sample", str(folder), "--count", "4", "--out", str(png)]) == 0
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert cli.main(["data", "digits"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--alpha", "-1"], "alpha is -1.0"),
+        (["train", "--preset", "smoke", "--batch-size", "1"], "batch_size is 1"),
+        (["train", "--device", "abacus", "--preset", "smoke"], "device is 'abacus'"),
+        (["evaluate", "nowhere"], "nowhere"),
+    ],
+)
+def test_command_line_errors_are_one_line_and_status_2(arguments, message, capsys):
+    assert cli.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
