@@ -168,7 +168,7 @@ def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(accepted)}.")
 
 
-def _at_least(name: str, value: float, least: float) -> None:
+def _at_least(name: str, value: int | float, least: int | float) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
         raise ValueError(f"{name} is {value!r}; it must be a number that is at least {least}.")
     if math.isinf(value):

@@ -9,12 +9,12 @@ from torch import Tensor
 
 
 def gaussian_kl(
-    mu1: Float[Tensor, "*shape"],
-    logvar1: Float[Tensor, "*shape"],
-    mu2: Float[Tensor, "*shape"],
-    logvar2: Float[Tensor, "*shape"],
-) -> Float[Tensor, "*shape"]:
-    """KL(N(mu1, exp logvar1) || N(mu2, exp logvar2)) in nats, elementwise."""
+    mu1: Float[Tensor, "*#shape"],
+    logvar1: Float[Tensor, "*#shape"],
+    mu2: Float[Tensor, "*#shape"],
+    logvar2: Float[Tensor, "*#shape"],
+) -> Float[Tensor, "*#shape"]:
+    """KL(N(mu1, exp logvar1) || N(mu2, exp logvar2)) in nats, elementwise; the shapes broadcast."""
     distance = (mu1 - mu2).square()
     return 0.5 * (logvar2 - logvar1 + (distance + logvar1.exp()) / logvar2.exp() - 1)
 

@@ -108,7 +108,7 @@ def iw_nll_reference(model: VAE, x: Float[Tensor, "n 1 h w"], k: int) -> Float[T
     rows = []
     for i, image in enumerate(x):
         eps = torch.cat([noise_block(i, b, model.prior.latent) for b in range(-(-k // BLOCK))])
-        weights = [log_weights(model, image[None], e[None, None])[0] for e in eps[:k].to(x.device)]
+        weights = [log_weights(model, image[None], e[None, None])[0] for e in eps[:k].to(x)]
         rows.append(-importance_weighted_bound(torch.stack(weights)))
     return torch.cat(rows)
 

@@ -8,17 +8,23 @@ from maelib import config, data, evaluation, model
 from maelib.flows import FlowPrior
 
 
-class LinearGaussian(nn.Module):
+class Encoder(nn.Module):
+    def __init__(self, w):
+        super().__init__()
+        self.register_buffer("inverse", torch.linalg.pinv(w))
+
+    def forward(self, x):
+        mu = 0.8 * x.flatten(1) @ self.inverse.T
+        return mu, torch.full_like(mu, -0.5)
+
+
+class LinearGaussian(model.VAE):
     """p(z) = N(0, I), p(x|z) = N(W z, I), and a posterior that is not the exact one."""
 
     def __init__(self, pixels=4, latent=2):
-        super().__init__()
-        self.prior = FlowPrior(latent, 4, 0)
-        self.w = nn.Parameter(torch.randn(pixels, latent, dtype=torch.float64))
-
-    def encoder(self, x):
-        mu = 0.8 * x.flatten(1) @ torch.linalg.pinv(self.w).T
-        return mu, torch.full_like(mu, -0.5)
+        w = torch.randn(pixels, latent, dtype=torch.float64)
+        super().__init__(Encoder(w), FlowPrior(latent, 4, 0), nn.Identity())
+        self.w = w
 
     def log_likelihood(self, x, z):
         return torch.distributions.Normal(z @ self.w.T, 1.0).log_prob(x.flatten(1)).sum(1)

@@ -125,7 +125,7 @@ def test_a_killed_process_continues_to_the_same_result(tmp_path):
 
 def test_max_minutes_stops_and_saves(digits, tmp_path):
     with pytest.raises(training.Interrupted, match="the same command continues"):
-        training.train(smoke(), digits, tmp_path, CPU, max_minutes=0)
+        training.train(smoke(), digits, tmp_path, CPU, max_minutes=0.0)
     assert training.restore(smoke(), tmp_path / "checkpoints", CPU).progress.step == 1
 
 
@@ -193,7 +193,7 @@ def test_unwritable_out_dir_is_named(tmp_path):
 
 
 def test_unknown_device_lists_the_known_ones():
-    with pytest.raises(ValueError, match="device is 'tpu'.*auto, cpu, cuda, mps"):
+    with pytest.raises(ValueError, match=r"device is 'tpu'.*auto, cpu, cuda, mps"):
         runs.pick_device("tpu")
 
 
