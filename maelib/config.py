@@ -42,11 +42,12 @@ class Config:
     clip: float = 5.0  # gradient norm
     ema: float = 0.999
     schedule: str = "plateau"
-    patience: int = 20  # epochs without a better validation ELBO before lr is halved
+    patience: int = 20  # validations without a better validation ELBO before lr is halved
     halvings: int = 3
     init_images: int = 500
     train_images: int | None = None
     val_images: int | None = None
+    validate_steps: int | None = None  # None: after every epoch
     # Evaluation
     test_images: int | None = None
     nll_images: int | None = None
@@ -86,12 +87,12 @@ PRESETS: dict[str, dict] = {
     "quick": dict(
         epochs=2, channels=16, encoder_channels=(16, 32, 32), encoder_hidden=128, flow_pairs=2,
         flow_hidden=128, lr=2e-3, ema=0.99, schedule="cosine", train_images=12_000,
-        val_images=500, test_images=1_000, nll_images=100, nll_k=64,
+        val_images=500, validate_steps=20, test_images=1_000, nll_images=100, nll_k=64,
     ),
     "laptop": dict(
         epochs=3, channels=16, encoder_channels=(16, 32, 32), encoder_hidden=256, flow_pairs=2,
         flow_hidden=128, lr=2e-3, ema=0.995, schedule="cosine", val_images=1_000,
-        nll_images=500, nll_k=128,
+        validate_steps=145, nll_images=500, nll_k=128,
     ),
     "paper": dict(epochs=500),
 }  # fmt: skip

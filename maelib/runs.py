@@ -2,15 +2,12 @@
 
 import csv
 import json
-import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from tqdm.auto import tqdm
 
 from maelib import data, results
 from maelib.checkpoints import save_tensors, write_json
@@ -18,6 +15,7 @@ from maelib.config import Config
 from maelib.evaluation import measure
 from maelib.model import VAE, build
 from maelib.paths import default_out_dir
+from maelib.progress import bar
 from maelib.results import Record
 from maelib.training import Progress, train
 
@@ -71,11 +69,11 @@ def run(
         say(f"finished run found: {folder.name}")
         return results.read(path), load_model(folder, where), dataset
     say(f"training on {where.type}: {folder.name}")
-    with _bar("training") as tick:
+    with bar("training") as tick:
         model, progress = train(config, dataset, folder, where, max_minutes, _follow(tick))
     write_history(progress, folder / "metrics.csv")
     save_tensors(model.state_dict(), folder / "model.safetensors")
-    with _bar("importance-weighted NLL") as tick:
+    with bar("importance-weighted NLL") as tick:
         measured, protocol = measure(model, dataset, config, observe=tick)
     record = Record(
         name=folder.name,
@@ -127,15 +125,3 @@ def write_history(progress: Progress, path: Path) -> None:
 
 def _follow(tick: Callable[[int, int], None]) -> Callable[[Progress, int], None]:
     return lambda progress, total: tick(progress.step, total)
-
-
-@contextmanager
-def _bar(label: str):
-    """A progress bar on a terminal (or a notebook someone watches), silent in a log."""
-    with tqdm(desc=label, disable=not sys.stderr.isatty(), mininterval=0.5) as bar:
-
-        def tick(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield tick

@@ -38,11 +38,11 @@ class Interrupted(Exception):
 
 @dataclass
 class Progress:
-    """The plain numbers of a run's state. ``sums`` are the epoch's totals of ``CURVES``."""
+    """The plain numbers of a run's state. ``sums`` are totals of ``CURVES`` since the last row."""
 
     step: int = 0
     best_elbo: float = math.inf
-    stale_epochs: int = 0
+    stale: int = 0  # validations since the best
     halvings: int = 0
     seconds: float = 0.0
     sums: list[float] = field(default_factory=lambda: [0.0] * len(CURVES))
@@ -51,7 +51,7 @@ class Progress:
 
 @dataclass
 class State:
-    """Everything that training changes. ``averaged`` is the EMA, ``best`` its best epoch's."""
+    """Everything that training changes. ``averaged`` is the EMA, ``best`` its best so far."""
 
     model: VAE
     averaged: VAE
@@ -94,8 +94,8 @@ def train(
     with interruption() as interrupted:
         while progress.step < total and progress.halvings <= config.halvings:
             train_step(state, config, images, per_epoch, total)
-            if progress.step % per_epoch == 0:
-                finish_epoch(state, config, val, per_epoch)
+            if progress.step % (config.validate_steps or per_epoch) == 0 or progress.step == total:
+                record_interval(state, config, val, per_epoch)
             progress.seconds = time.monotonic() - begun
             if observe is not None:
                 observe(progress, total)
@@ -185,28 +185,26 @@ def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: in
         mean.lerp_(value, 1 - decay)
 
 
-def finish_epoch(
+def record_interval(
     state: State, config: Config, val: UInt8[Tensor, "n 1 h w"], per_epoch: int
 ) -> None:
-    """Validate the average, keep it if it is the best, and record the epoch's curves."""
+    """Validate the average, keep it if it is the best, and record the curves since the last."""
     progress = state.progress
     re, kl = validate(state.averaged, val)
     elbo = re + kl
     if not math.isfinite(elbo):
         raise TrainingError(f"the validation ELBO is {elbo} after step {progress.step}.")
-    improved = elbo < progress.best_elbo
-    if improved:
-        progress.best_elbo, progress.stale_epochs = elbo, 0
+    progress.stale += 1
+    if elbo < progress.best_elbo:
+        progress.best_elbo, progress.stale = elbo, 0
         state.best.load_state_dict(state.averaged.state_dict())
-    else:
-        progress.stale_epochs += 1
-    means = {name: total / per_epoch for name, total in zip(CURVES, progress.sums, strict=True)}
-    epoch = progress.step // per_epoch
-    row = {"epoch": epoch, "step": progress.step, **means, "val_re": re, "val_kl": kl}
-    progress.history.append({**row, "val_elbo": elbo})
+    steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
+    means = {name: total / steps for name, total in zip(CURVES, progress.sums, strict=True)}
+    row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
+    progress.history.append({**row, "val_re": re, "val_kl": kl, "val_elbo": elbo})
     progress.sums = [0.0] * len(CURVES)
-    if config.schedule == "plateau" and progress.stale_epochs >= config.patience:
-        progress.halvings, progress.stale_epochs = progress.halvings + 1, 0
+    if config.schedule == "plateau" and progress.stale >= config.patience:
+        progress.halvings, progress.stale = progress.halvings + 1, 0
 
 
 @torch.no_grad()

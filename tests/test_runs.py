@@ -110,16 +110,18 @@ def test_stopped_and_continued_is_bit_for_bit_uninterrupted(digits, tmp_path):
 
 
 def test_a_killed_process_continues_to_the_same_result(tmp_path):
-    command = [sys.executable, "-m", "maelib", "train", "--preset", "smoke", "--dataset", "digits"]
-    command += ["--epochs", "40", "--out-dir", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob("smoke/*/config.json")) and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(1)
+    code = (
+        "from maelib import cli, training; training.CHECKPOINT_SECONDS = 0.1; cli.main(["
+        "'train', '--preset', 'smoke', '--dataset', 'digits', '--epochs', '15', "
+        f"'--out-dir', {str(tmp_path)!r}])"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    while not list(tmp_path.glob("smoke/*/checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    record, _, _ = runs.run(smoke(epochs=40), out_dir=tmp_path, say=silent)
-    fresh, _, _ = runs.run(smoke(epochs=40), out_dir=tmp_path / "fresh", say=silent)
+    record, _, _ = runs.run(smoke(epochs=15), out_dir=tmp_path, say=silent)
+    fresh, _, _ = runs.run(smoke(epochs=15), out_dir=tmp_path / "fresh", say=silent)
     assert record.measurements == fresh.measurements
 
 

@@ -1,0 +1,100 @@
+"""Pictures of images, learning curves and the latent space."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+from jaxtyping import Float, Int64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from maelib import rng
+from maelib.data import Dataset
+from maelib.model import VAE
+from maelib.results import Record
+from maelib.sampling import reconstruct, sample
+
+
+def show_images(
+    images: Float[Tensor, "n 1 h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
+) -> None:
+    """A grid of images, ``columns`` to a row, dark ink on white."""
+    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25)[0]
+    ax.imshow(grid, cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    ax.set(title=title, xticks=[], yticks=[])
+
+
+def interleave(*sets: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "m 1 h w"]:
+    """First image of each set, then the second of each, and so on."""
+    return torch.stack([images.cpu() for images in sets], 1).flatten(0, 1)
+
+
+def learning_curves(record: Record) -> Figure:
+    """Training RE, KL, MPD and STD, and the validation ELBO, over epochs, in nats."""
+    panels = {
+        "reconstruction error RE": ("re", "val_re"),
+        "KL(q(z|x) || p(z))": ("kl", "val_kl"),
+        "L_elbo": ("val_elbo",),
+        "MPD and STD over a batch's pairs": ("mpd", "std"),
+    }
+    names = {"re": "training", "kl": "training", "mpd": "MPD", "std": "STD"}
+    epochs = [row["epoch"] for row in record.history]
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.2), layout="constrained")
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for curve, style in zip(curves, ("-o", "--s"), strict=False):
+            values = [row[curve] for row in record.history]
+            ax.plot(epochs, values, style, ms=3, label=names.get(curve, "validation (averaged)"))
+        ax.set(title=title, xlabel="epoch", ylabel="nats")
+        ax.legend(fontsize=8)
+    return figure
+
+
+def posterior_map(mu: Float[Tensor, "n latent"], labels: Int64[Tensor, " n"], title: str) -> Figure:
+    """Posterior means on their first two principal components, coloured by digit."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, random_state=0)
+    points = pca.fit_transform(mu.cpu().numpy())
+    share = pca.explained_variance_ratio_
+    figure, ax = plt.subplots(figsize=(7, 5.5), layout="constrained")
+    hue = labels.cpu().numpy()
+    sns.scatterplot(
+        x=points[:, 0], y=points[:, 1], hue=hue, palette="tab10", s=12, linewidth=0, ax=ax
+    )
+    ax.set(title=title)
+    ax.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
+    ax.set_ylabel(f"second principal component ({share[1]:.0%})")
+    ax.legend(title="digit", bbox_to_anchor=(1.01, 1), loc="upper left")
+    return figure
+
+
+def save(figure: Figure, stem: Path) -> None:
+    """``stem``.png and ``stem``.pdf, without dates, so that equal figures are equal files."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
+    figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+    plt.close(figure)
+
+
+def figure2(mae: VAE, vlae: VAE, dataset: Dataset, preset: str) -> Figure:
+    """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
+    x = (dataset.test.images[:48].float() / 255 > 0.5).float()
+    x = x.to(next(mae.parameters()).device)
+    noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
+    ours, theirs = (reconstruct(m, x, g) for m, g in zip((mae, vlae), noise, strict=True))
+    figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
+    title = f"original | MAE | VLAE ({dataset.name}, preset {preset}, greedy decoding)"
+    show_images(interleave(x, ours, theirs), 18, ax, title)
+    return figure
+
+
+def figure3(mae: VAE, dataset: Dataset, preset: str) -> Figure:
+    """Figure 3: samples from MAE."""
+    device = next(mae.parameters()).device
+    images = sample(mae, 100, rng.generator(0, "figure 3", device=device))
+    figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
+    show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
+    return figure

@@ -1,0 +1,88 @@
+import shutil
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
+TRAINING = [path for path in NOTEBOOKS if path.stem[:2] >= "04"]
+LESSONS = [path for path in NOTEBOOKS if path.stem[:2] < "04"]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Passed unknown parameter.*"),
+]
+
+
+def execute(path, folder, **parameters):
+    source, out = folder / f"{path.stem}.ipynb", folder / f"out-{path.stem}.ipynb"
+    shutil.copy(path.with_suffix(".ipynb"), source)
+    papermill.execute_notebook(
+        source, out, parameters, cwd=folder, progress_bar=False, kernel_name="python3"
+    )
+    return nbformat.read(out, 4)
+
+
+def outputs(notebook):
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [output for cell in cells for output in cell.outputs]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pair_has_the_same_content(path):
+    text, book = jupytext.read(path), nbformat.read(path.with_suffix(".ipynb"), 4)
+    cells = [[(cell.cell_type, cell.source) for cell in part.cells] for part in (text, book)]
+    assert cells[0] == cells[1]
+    tags = [[cell.metadata.get("tags", []) for cell in part.cells] for part in (text, book)]
+    assert tags[0] == tags[1]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_committed_outputs_are_complete_and_clean(path):
+    book = nbformat.read(path.with_suffix(".ipynb"), 4)
+    code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source]
+    assert all(cell.execution_count for cell in code)
+    for output in outputs(book):
+        assert output.output_type != "error"
+        assert output.get("name") != "stderr"
+        assert "/home/" not in str(output)
+        assert "/work/" not in str(output)
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_lesson_runs(path, tmp_path):
+    execute(path, tmp_path)
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
+@pytest.mark.parametrize("objective", ["mae", "vlae", "vae"])
+def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
+    book = execute(
+        path, tmp_path, preset="smoke", dataset="digits", objective=objective, out_dir="runs"
+    )
+    assert (tmp_path / "runs" / "smoke").is_dir()
+    assert "preset smoke" in str(outputs(book))
+    assert all(output.get("name") != "stderr" for output in outputs(book))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"alpha": -1.0}, "alpha is -1.0"),
+        ({"dataset": "cifar"}, "dataset is 'cifar'"),
+        ({"preset": "huge"}, "preset is 'huge'"),
+    ],
+)
+def test_bad_parameter_stops_before_training(parameters, message, tmp_path):
+    with pytest.raises(PapermillExecutionError, match=message):
+        execute(TRAINING[0], tmp_path, **{"preset": "smoke", "out_dir": "runs", **parameters})
+    assert not (tmp_path / "runs").exists()
+
+
+def test_papermill_finds_a_finished_run_again(tmp_path):
+    common = {"preset": "smoke", "dataset": "digits", "out_dir": "runs"}
+    execute(TRAINING[0], tmp_path, **common)
+    again = execute(TRAINING[0], tmp_path, **common)
+    assert "finished run found" in str(outputs(again))
