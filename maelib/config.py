@@ -37,6 +37,7 @@ class Config:
     flow_hidden: int = 320
     # Training
     batch_size: int = 100
+    min_steps: int = 0  # a small data set is gone through more often than epochs, up to this
     lr: float = 1e-3
     lr_decay: float = 0.999998  # factor a step
     clip: float = 5.0  # gradient norm
@@ -85,13 +86,15 @@ PRESETS: dict[str, dict] = {
         train_images=100, val_images=40, test_images=40, nll_images=10, nll_k=8,
     ),
     "quick": dict(
-        epochs=2, channels=16, encoder_channels=(16, 32, 32), encoder_hidden=128, flow_pairs=2,
-        flow_hidden=128, lr=2e-3, ema=0.99, schedule="cosine", train_images=12_000,
+        epochs=2, min_steps=240, channels=16, encoder_channels=(16, 32, 32),
+        encoder_hidden=128, flow_pairs=2, flow_hidden=128, lr=2e-3,
+        ema=0.99, schedule="cosine", train_images=12_000,
         val_images=500, validate_steps=20, test_images=1_000, nll_images=100, nll_k=64,
     ),
     "laptop": dict(
-        epochs=3, channels=16, encoder_channels=(16, 32, 32), encoder_hidden=256, flow_pairs=2,
-        flow_hidden=128, lr=2e-3, ema=0.995, schedule="cosine", val_images=1_000,
+        epochs=3, min_steps=1740, channels=16, encoder_channels=(16, 32, 32),
+        encoder_hidden=256, flow_pairs=2, flow_hidden=128, lr=2e-3,
+        ema=0.995, schedule="cosine", val_images=1_000,
         validate_steps=145, nll_images=500, nll_k=128,
     ),
     "paper": dict(epochs=500),
@@ -120,7 +123,8 @@ def resolve(
 
     ``free_bits`` defaults to 7.84 nats for ``vlae`` and 0 otherwise, ``decoder`` to the
     objective's own. Only ``mae`` has alpha and beta: the others get 0. A size that is None is the
-    preset's. Raises ValueError, one sentence, for the first value that is not acceptable.
+    preset's; an explicit ``epochs`` holds whatever ``min_steps``.
+    Raises ValueError, one sentence, for the first value that is not acceptable.
     """
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("dataset", dataset, DATASETS)
@@ -129,6 +133,8 @@ def resolve(
     unknown = set(sizes) - {field.name for field in fields(Config)}
     if unknown:
         raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
+    if sizes.get("epochs") is not None:
+        sizes = {"min_steps": 0, **sizes}
     is_mae = objective == "mae"
     for name, value in {"alpha": alpha, "beta": beta}.items():
         _at_least(name, value, 0)

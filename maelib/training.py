@@ -80,7 +80,7 @@ def train(
     images = data.train.first(config.train_images).images.to(device)
     val = data.val.first(config.val_images).images.to(device)
     per_epoch = max(1, len(images) // config.batch_size)
-    total = per_epoch * config.epochs
+    total = max(per_epoch * config.epochs, config.min_steps)
     if config.batch_size > len(images):
         raise ValueError(
             f"batch_size is {config.batch_size}; it must be at most the {len(images)} "

@@ -55,6 +55,14 @@ def test_only_mae_has_alpha_and_only_vlae_free_bits_by_default():
     assert smoke(objective="vae").decoder == "resnet"
 
 
+def test_a_small_data_set_is_repeated_up_to_min_steps(digits, tmp_path):
+    _, progress = training.train(smoke(min_steps=8), digits, tmp_path / "a", CPU)
+    assert progress.step == 8
+    _, progress = training.train(smoke(epochs=1), digits, tmp_path / "b", CPU)
+    assert progress.step == 5
+    assert config.resolve("quick", "digits", epochs=1).min_steps == 0
+
+
 def test_key_depends_on_configuration_and_data():
     keys = {smoke().key("a"), smoke().key("b"), smoke(seed=1).key("a"), smoke(alpha=2.0).key("a")}
     assert len(keys) == 4
