@@ -55,8 +55,13 @@ class Config:
     nll_k: int = 4096
 
     def key(self, data_digest: str) -> str:
-        """Identifies the run's result: configuration, data and protocol version."""
-        content = json.dumps([asdict(self), data_digest, PROTOCOL], sort_keys=True)
+        """Identifies the run's result: configuration, data and protocol version.
+
+        A field at its default is left out, so that a new field does not disown finished runs.
+        """
+        defaults = {field.name: field.default for field in fields(self)}
+        chosen = {k: v for k, v in asdict(self).items() if v != defaults[k]}
+        content = json.dumps([chosen, data_digest, PROTOCOL], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
     def label(self) -> str:
