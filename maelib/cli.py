@@ -104,9 +104,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = load_model(options.run, pick_device(options.device))
     config = load_config(options.run)
     changed = {k: getattr(options, k) for k in ("nll_k", "nll_images") if getattr(options, k)}
-    measured, protocol = measure(model, data.load(config.dataset), replace(config, **changed))
-    _print_measured(measured)
-    print(", ".join(f"{name}: {value}" for name, value in protocol.items()))
+    measured = measure(model, data.load(config.dataset), replace(config, **changed))
+    _print_measured(measured.means)
+    print(", ".join(f"{name}: {value}" for name, value in measured.protocol.items()))
 
 
 def _sample(options: argparse.Namespace) -> None:
@@ -144,4 +144,4 @@ def _data(options: argparse.Namespace) -> None:
 
 def _print_measured(measured: dict[str, float]) -> None:
     for name, value in measured.items():
-        print(f"{name:>20} = {value:.3f} nats")
+        print(f"{name:>20} = {value:.3f}")

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maelib import rng
-from maelib.divergences import standard_kl
+from maelib.divergences import mean_kl_per_dimension
 from maelib.model import VAE
 
 ACTIVE = 0.01  # variance of the posterior mean above which a dimension is active
@@ -95,26 +95,28 @@ def measure(
     mu: Float[Tensor, "n latent"],
     logvar: Float[Tensor, "n latent"],
     kl: float,
-) -> dict[str, float]:
-    """Every measure of this module; ``kl`` is KL(q(z|x) || p(z)) in nats on the same images.
+) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """Every measure of this module, and those of single dimensions as lists.
 
-    ``marginal_kl`` is KL(q(z) || p(z)) = KL - I_q. ``saturated`` is 1 where I_q lies within half
-    a nat of its ceiling ``log_n``. The flow prior does not factorise, so there is no
-    KL to it per dimension.
+    ``kl`` is KL(q(z|x) || p(z)) in nats on the same images; ``marginal_kl`` is KL(q(z) || p(z))
+    = KL - I_q. ``saturated`` is 1 where I_q lies within half a nat of its ceiling ``log_n``; the
+    marginal KL is then an upper estimate. The flow prior does not factorise, so there is no KL
+    to it per dimension.
     """
     eps = torch.randn(mu.shape, generator=rng.generator(0, "collapse")).to(mu)
     info, per_dimension = mutual_information(mu, logvar, eps)
-    z = mu + (0.5 * logvar).exp() * eps
-    log_n = math.log(len(mu))
-    return {
+    z, log_n = mu + (0.5 * logvar).exp() * eps, math.log(len(mu))
+    scalars = {
         "active_units": float(active_units(mu)),
         "collapsed_fraction": 1 - active_units(mu) / mu.shape[1],
         "mutual_information": float(info),
         "log_n": log_n,
         "saturated": float(info > log_n - 0.5),
         "marginal_kl": kl - float(info),
-        "mutual_information_largest_dimension": float(per_dimension.max()),
-        "mutual_information_sum_of_dimensions": float(per_dimension.sum()),
-        "kl_to_standard_normal": float(standard_kl(mu, logvar).sum(1).mean()),
         "swap_cost": swap_cost(model, x, z),
     }
+    lists = {
+        "mutual_kl": mean_kl_per_dimension(mu, logvar).tolist(),
+        "mutual_information": per_dimension.tolist(),
+    }
+    return scalars, lists

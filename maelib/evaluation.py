@@ -5,13 +5,15 @@ models are compared by paired differences.
 """
 
 import math
+import statistics
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maelib import rng
+from maelib import collapse, rng
 from maelib.config import Config
 from maelib.data import Dataset, binarise
 from maelib.divergences import mpd, std
@@ -20,36 +22,62 @@ from maelib.objectives import importance_weighted_bound
 
 BLOCK = 64  # importance samples that share one noise key
 PAIR_BATCH = 512  # test images among which MPD and STD are taken
+COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
+VERSION = 2  # raised when what is measured changes; finished runs are then measured anew
 SEED = 0  # of the test binarisation and noise: the same for every run
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All that is measured on one model.
+
+    ``means`` are the numbers of the tables, in nats unless their name says otherwise.
+    ``samples`` holds what paired comparisons need: nll, re and kl of the first images, mpd and
+    std of each batch of pairs. ``dimensions`` has a number for each latent dimension.
+    """
+
+    means: dict[str, float]
+    samples: dict[str, list[float]]
+    dimensions: dict[str, list[float]]
+    protocol: dict[str, object]
 
 
 def measure(
     model: VAE, data: Dataset, config: Config, observe: Callable[[int, int], None] | None = None
-) -> tuple[dict[str, float], dict[str, object]]:
-    """Measurements in nats, and the protocol they were taken by."""
+) -> Measured:
+    """Every measure of the binary experiments, and the protocol they were taken by."""
     device = next(model.parameters()).device
     x = test_images(data.test.first(config.test_images).images.to(device))
     re, kl, mu, logvar = elbo_terms(model, x)
-    spread = [(mpd(*pair), std(*pair)) for pair in pair_batches(mu, logvar)]
+    spread = [(float(mpd(*pair)), float(std(*pair))) for pair in pair_batches(mu, logvar)]
     nll = iw_nll(model, x[: config.nll_images], config.nll_k, observe=observe)
-    measured = {
+    first = slice(COLLAPSE_IMAGES)
+    kl_first = float(kl[first].mean())
+    scalars, dimensions = collapse.measure(model, x[first], mu[first], logvar[first], kl_first)
+    mpds, stds = (list(column) for column in zip(*spread, strict=True))
+    means = {
         "re": float(re.mean()),
         "kl": float(kl.mean()),
         "elbo": float((re + kl).mean()),
-        "mpd": sum(float(m) for m, _ in spread) / len(spread),
-        "std": sum(float(s) for _, s in spread) / len(spread),
+        "mpd": statistics.fmean(mpds),
+        "std": statistics.fmean(stds),
         "nll": float(nll.mean()),
         "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
+        **scalars,
     }
+    samples = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
+    samples = {name: [round(v, 4) for v in values.tolist()] for name, values in samples.items()}
     protocol = {
+        "version": VERSION,
         "test_images": len(x),
         "nll_images": len(nll),
         "nll_k": config.nll_k,
         "binarisations": 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
+        "collapse_images": len(x[first]),
         "weights": "exponential moving average, best validation ELBO",
     }
-    return measured, protocol
+    return Measured(means, {**samples, "mpd": mpds, "std": stds}, dimensions, protocol)
 
 
 def test_images(images: UInt8[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:

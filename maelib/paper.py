@@ -14,10 +14,14 @@ def tables() -> dict:
     return yaml.safe_load(Path(__file__).with_name("paper_tables.yaml").read_text())
 
 
-def table4_row(config: Config) -> dict | None:
-    """The row of Table 4 with this objective, alpha and beta; None if the paper has none."""
-    for row in tables()["table4"]["rows"]:
-        if _describes(row, config):
+def find_row(table: str, config: Config) -> dict | None:
+    """The row of ``table`` that the authors trained with this objective, alpha, beta, free bits.
+
+    None if there is none. Tables 1 and 2 do not say which VLAE they print; Table 1a's numbers
+    are those of Table 4's row with free bits.
+    """
+    for row in tables()[table]["rows"]:
+        if row.get("reimpl") and _describes(row, config):
             return row
     return None
 
@@ -27,4 +31,4 @@ def _describes(row: dict, config: Config) -> bool:
         return (row.get("alpha"), row.get("beta")) == (config.alpha, config.beta)
     if config.objective == "vae":
         return row["model"].startswith("ResNet")
-    return row["model"].startswith("VLAE") and ("w. " in row["model"]) == (config.free_bits > 0)
+    return row["model"].startswith("VLAE") and ("w.o" not in row["model"]) == (config.free_bits > 0)

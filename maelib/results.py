@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,7 +18,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Record:
-    """One run. Measurements are in nats; ``protocol`` says how each was taken."""
+    """One run: its configuration, what ``evaluation.Measured`` says of it, and where it was made.
+
+    ``measurements``, ``samples``, ``dimensions`` and ``protocol`` are described there.
+    """
 
     name: str
     key: str
@@ -28,6 +31,8 @@ class Record:
     protocol: dict
     history: list[dict]
     provenance: dict
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    dimensions: dict[str, list[float]] = field(default_factory=dict)
 
     def caption(self) -> str:
         """One line that belongs under every number or picture of this run."""

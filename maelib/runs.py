@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from maelib import data, results
 from maelib.checkpoints import save_tensors, write_json
 from maelib.config import Config
-from maelib.evaluation import measure
+from maelib.evaluation import VERSION, measure
 from maelib.model import VAE, build
 from maelib.paths import default_out_dir
 from maelib.progress import bar
@@ -67,26 +67,45 @@ def run(
     path = folder / "result.json"
     if path.exists():
         say(f"finished run found: {folder.name}")
-        return results.read(path), load_model(folder, where), dataset
+        record, model = results.read(path), load_model(folder, where)
+        if record.protocol.get("version") != VERSION:
+            record = measure_again(record, model, dataset)
+            results.write(record, path)
+        return record, model, dataset
     say(f"training on {where.type}: {folder.name}")
     with bar("training") as tick:
         model, progress = train(config, dataset, folder, where, max_minutes, _follow(tick))
     write_history(progress, folder / "metrics.csv")
     save_tensors(model.state_dict(), folder / "model.safetensors")
     with bar("importance-weighted NLL") as tick:
-        measured, protocol = measure(model, dataset, config, observe=tick)
+        measured = measure(model, dataset, config, observe=tick)
     record = Record(
         name=folder.name,
         key=config.key(dataset.digest),
         config=config,
         data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
-        measurements=measured,
-        protocol=protocol,
+        measurements=measured.means,
+        protocol=measured.protocol,
         history=progress.history,
         provenance=results.provenance(where, progress.seconds),
+        samples=measured.samples,
+        dimensions=measured.dimensions,
     )
     results.write(record, path)
     return record, model, dataset
+
+
+def measure_again(record: Record, model: VAE, dataset: data.Dataset) -> Record:
+    """The record with what is measured today; training's provenance stays."""
+    with bar("measuring again") as tick:
+        measured = measure(model, dataset, record.config, observe=tick)
+    return replace(
+        record,
+        measurements=measured.means,
+        protocol=measured.protocol,
+        samples=measured.samples,
+        dimensions=measured.dimensions,
+    )
 
 
 def load_config(folder: Path) -> Config:

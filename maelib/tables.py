@@ -8,21 +8,49 @@ from maelib import paper
 from maelib.results import Record
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
+COLLAPSE = (
+    "active_units", "mutual_information", "log_n", "saturated", "marginal_kl", "swap_cost",
+)  # fmt: skip
 NOT_RUN = "not run"
+QUOTED = "quoted"
+
+
+def table1(records: list[Record], part: str) -> pd.DataFrame:
+    """Table 1a (``part`` "a", MNIST) or 1b ("b", OMNIGLOT): NLL and KL in nats.
+
+    Rows that the paper quotes from earlier work are printed as quoted, never re-run.
+    """
+    return _table(f"table1{part}", ("nll", "kl"), records)
+
+
+def table2(records: list[Record]) -> pd.DataFrame:
+    """Table 2: clustering and classification of posterior means, accuracy in per cent."""
+    columns = [
+        f"{kind}_{size}"
+        for kind, sizes in paper.tables()["table2"]["columns"].items()
+        for size in sizes
+    ]
+    return _table("table2", columns, records)
 
 
 def table4(records: list[Record]) -> pd.DataFrame:
-    """Table 4, a column pair (paper, ours) a measure, in nats; ours is the mean over seeds.
-
-    All ``records`` must share preset and data set; ValueError if they do not.
-    """
-    _require_one_protocol(records)
-    return pd.DataFrame([_row(row, records) for row in paper.tables()["table4"]["rows"]])
+    """Table 4: six measures of the MNIST models, in nats."""
+    return _table("table4", MEASURES, records)
 
 
-def compare(record: Record) -> pd.DataFrame:
+def collapse_table(records: list[Record]) -> pd.DataFrame:
+    """Beyond the paper: how much of the code each run uses. Empty cells were not measured."""
+    rows = [
+        {"model": r.config.label(), "seed": r.config.seed}
+        | {name: _mean([r.measurements[name]]) for name in COLLAPSE if name in r.measurements}
+        for r in sorted(records, key=lambda r: (r.config.label(), r.config.seed))
+    ]
+    return pd.DataFrame(rows, columns=["model", "seed", *COLLAPSE]).fillna("")
+
+
+def compare(record: Record, table: str = "table4") -> pd.DataFrame:
     """One run beside the paper's row for it, in nats; the paper's is empty where it has none."""
-    printed = paper.table4_row(record.config) or {}
+    printed = paper.find_row(table, record.config) or {}
     return pd.DataFrame(
         {
             "paper (MNIST)": {name: printed.get(name, float("nan")) for name in MEASURES},
@@ -43,29 +71,66 @@ def caption(records: list[Record]) -> str:
     return (
         f"Data: {first.dataset}; preset: {first.preset}; seeds: {seeds}; NLL with k = "
         f"{p['nll_k']} on {p['nll_images']} test images, other measures on {p['test_images']}, "
-        f"{p['binarisations']} seeded binarisation; commit {commits}. All values in nats."
+        f"{p['binarisations']} seeded binarisation; commit {commits}."
     )
 
 
 def write(table: pd.DataFrame, text: str, stem: Path) -> None:
-    """``stem``.md with its caption, and ``stem``.csv."""
+    """``stem``.md and ``stem``.tex with the caption, and ``stem``.csv."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [table.columns, *table.values]]
     lines.insert(1, "|" + " --- |" * len(table.columns))
     stem.with_suffix(".md").write_text("\n".join([*lines, "", text, ""]))
+    stem.with_suffix(".tex").write_text(latex(table, text))
     table.to_csv(stem.with_suffix(".csv"), index=False)
 
 
-def _row(printed: dict, records: list[Record]) -> dict:
-    ours = [r for r in records if paper.table4_row(r.config) is printed and _is_default(r)]
-    name = printed["model"]
-    if "alpha" in printed:
-        name += f" (alpha = {printed['alpha']}, beta = {printed['beta']})"
-    row = {"model": name}
-    for measure in MEASURES:
-        row[f"{measure} paper"] = f"{printed[measure]:.2f}"
-        row[f"{measure} ours"] = _mean([r.measurements[measure] for r in ours])
+def latex(table: pd.DataFrame, text: str) -> str:
+    """A LaTeX table environment with the caption."""
+    rows = [" & ".join(_escape(str(v)) for v in row) for row in [table.columns, *table.values]]
+    body = " \\\\\n".join([rows[0] + " \\\\ \\hline\n" + rows[1], *rows[2:]])
+    columns = "l" + "r" * (len(table.columns) - 1)
+    return (
+        "\\begin{table}\n\\centering\n\\begin{tabular}{" + columns + "}\n" + body
+        + " \\\\\n\\end{tabular}\n\\caption{" + _escape(text) + "}\n\\end{table}\n"
+    )  # fmt: skip
+
+
+def _table(name: str, measures: tuple[str, ...] | list[str], records: list[Record]) -> pd.DataFrame:
+    """A column pair (paper, ours) a measure; ours is the mean over seeds.
+
+    All ``records`` must share preset and data set; ValueError if they do not.
+    """
+    _require_one_protocol(records)
+    rows = paper.tables()[name]["rows"]
+    return pd.DataFrame([_row(name, row, measures, records) for row in rows])
+
+
+def _row(table: str, printed: dict, measures, records: list[Record]) -> dict:
+    ours = [r for r in records if paper.find_row(table, r.config) is printed and _is_default(r)]
+    row = {"model": row_name(printed)}
+    for measure in measures:
+        row[f"{measure} paper"] = _printed(printed, measure)
+        values = [r.measurements[measure] for r in ours if measure in r.measurements]
+        row[f"{measure} ours"] = _mean(values) if printed.get("reimpl") else QUOTED
     return row
+
+
+def row_name(printed: dict) -> str:
+    """What a row of the paper is called, with its alpha and beta or its source."""
+    if "alpha" in printed:
+        return f"{printed['model']} (alpha = {printed['alpha']}, beta = {printed['beta']})"
+    return printed["model"] + (f" ({printed['cite']})" if "cite" in printed else "")
+
+
+def _printed(row: dict, measure: str) -> str:
+    if measure in row:
+        return f"{row[measure]:.2f}"
+    kind, _, size = measure.partition("_")
+    if kind not in row:
+        return ""
+    sizes = [str(s) for s in paper.tables()["table2"]["columns"][kind]]
+    return f"{row[kind][sizes.index(size)]:.1f}"
 
 
 def _is_default(record: Record) -> bool:
@@ -78,6 +143,12 @@ def _mean(values: list[float]) -> str:
         return NOT_RUN
     mean = f"{sum(values) / len(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {pd.Series(values).std():.2f}"
+
+
+def _escape(text: str) -> str:
+    for mark in "_%&#":
+        text = text.replace(mark, "\\" + mark)
+    return text.replace("±", "$\\pm$")
 
 
 def _require_one_protocol(records: list[Record]) -> None:

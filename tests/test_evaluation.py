@@ -61,10 +61,12 @@ def test_iw_nll_does_not_depend_on_batching_and_is_the_plain_loop(linear, k):
 def test_measure_states_its_protocol_and_is_repeatable():
     c = config.resolve("smoke", "digits")
     net, digits = model.build(c), data.load("digits")
-    first, protocol = evaluation.measure(net, digits, c)
-    second, _ = evaluation.measure(net, digits, c)
+    first, second = (evaluation.measure(net, digits, c) for _ in range(2))
     assert first == second
-    assert protocol["nll_k"] == 8
-    assert protocol["nll_images"] == 10
-    assert first["elbo"] == pytest.approx(first["re"] + first["kl"], abs=1e-3)
-    assert all(math.isfinite(value) for value in first.values())
+    assert first.protocol["nll_k"] == 8
+    assert first.protocol["nll_images"] == 10
+    means = first.means
+    assert means["elbo"] == pytest.approx(means["re"] + means["kl"], abs=1e-3)
+    assert means["nll"] == pytest.approx(sum(first.samples["nll"]) / 10, abs=1e-3)
+    assert all(math.isfinite(value) for value in means.values())
+    assert sum(first.dimensions["mutual_kl"]) == pytest.approx(means["mpd"], rel=1e-4)
