@@ -1,5 +1,6 @@
 """The paper's claims as computed verdicts: paired differences with a 95 % interval."""
 
+import itertools
 import math
 import statistics
 from dataclasses import dataclass
@@ -70,14 +71,13 @@ def verdicts(records: list[Record]) -> list[Verdict]:
         return found.get(f"mae-a{alpha:g}-b{beta:g}-tempered")
 
     vlae, best = found.get("vlae-fb7.84"), mae(1.0, 0.5)
-    steps = [(a, b) for a, b in zip(ALPHAS, ALPHAS[1:], strict=False)]
     first = [
         compare(f"(i) larger alpha, larger {m.upper()}", m, mae(high, beta), mae(low, beta))
-        for m in ("kl", "mpd") for beta in BETAS for low, high in steps
+        for m in ("kl", "mpd") for beta in BETAS for low, high in itertools.pairwise(ALPHAS)
     ]  # fmt: skip
     second = [
         compare("(ii) larger beta, smaller STD", "std", mae(alpha, low), mae(alpha, high))
-        for alpha in ALPHAS for low, high in zip(BETAS, BETAS[1:], strict=False)
+        for alpha in ALPHAS for low, high in itertools.pairwise(BETAS)
     ]  # fmt: skip
     third = [
         compare("(iii) MAE beats VLAE in NLL", "nll", vlae, mae(alpha, beta))

@@ -14,6 +14,8 @@ from torchvision.utils import make_grid
 from maelib import rng
 from maelib.data import Dataset
 from maelib.model import VAE
+from maelib.objectives import DIVERSE_FORMS, closed_form_mpd
+from maelib.paper import tables
 from maelib.results import Record
 from maelib.sampling import reconstruct, sample
 
@@ -79,22 +81,79 @@ def save(figure: Figure, stem: Path) -> None:
     plt.close(figure)
 
 
-def figure2(mae: VAE, vlae: VAE, dataset: Dataset, preset: str) -> Figure:
+def figure1() -> Figure:
+    """Figure 1: two sets of points with equal mean pairwise distance and unequal spread of it."""
+    even, uneven = _point_sets()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
+    for ax, points, title in zip(axes, (even, uneven), ("even", "in two clumps"), strict=True):
+        distance = torch.pdist(points)
+        ax.scatter(*points.T.tolist(), s=30)
+        ax.set(title=f"{title}: mean distance {distance.mean():.2f}, STD {distance.std():.2f}",
+               xlabel="z_1", ylabel="z_2", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")  # fmt: skip
+    return figure
+
+
+def _point_sets(count: int = 24) -> tuple[Tensor, Tensor]:
+    angle = torch.arange(count) * (2 * torch.pi / count)
+    even = torch.stack([angle.cos(), angle.sin()], 1)
+    noise = torch.randn(count, 2, generator=rng.generator(0, "figure 1")) * 0.12
+    clumps = noise + torch.tensor([1.0, 0.0]) * (torch.arange(count) % 2 * 2 - 1)[:, None]
+    return even, clumps * (torch.pdist(even).mean() / torch.pdist(clumps).mean())
+
+
+def figure2(
+    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 48
+) -> Figure:
     """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
-    x = (dataset.test.images[:48].float() / 255 > 0.5).float()
+    x = (dataset.test.images[:count].float() / 255 > 0.5).float()
     x = x.to(next(mae.parameters()).device)
     noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
-    ours, theirs = (reconstruct(m, x, g) for m, g in zip((mae, vlae), noise, strict=True))
+    pairs = zip((mae, vlae), noise, strict=True)
+    ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
     figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
-    title = f"original | MAE | VLAE ({dataset.name}, preset {preset}, greedy decoding)"
+    how = "greedy decoding" if greedy else "sampled pixels"
+    title = f"original | MAE | VLAE ({dataset.name}, preset {preset}, {how})"
     show_images(interleave(x, ours, theirs), 18, ax, title)
     return figure
 
 
-def figure3(mae: VAE, dataset: Dataset, preset: str) -> Figure:
+def figure3(mae: VAE, dataset: Dataset, preset: str, count: int = 100) -> Figure:
     """Figure 3: samples from MAE."""
     device = next(mae.parameters()).device
-    images = sample(mae, 100, rng.generator(0, "figure 3", device=device))
+    images = sample(mae, count, rng.generator(0, "figure 3", device=device))
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
     show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
     return figure
+
+
+def forms_figure(records: list[Record]) -> Figure:
+    """MPD against alpha under each form of L_diverse: measured, predicted, and the paper's.
+
+    beta is 0.5 throughout. Predictions take STD / MPD from the measured run itself.
+    """
+    figure, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
+    for form, colour in zip(DIVERSE_FORMS, sns.color_palette("colorblind"), strict=False):
+        runs = [r for r in records if _of_form(r, form)]
+        runs.sort(key=lambda r: r.config.alpha)
+        alphas = [r.config.alpha for r in runs]
+        ax.plot(alphas, [r.measurements["mpd"] for r in runs], "o-", color=colour, label=form)
+        if form != "pairwise" and runs:
+            ax.plot(alphas, [_predicted(r) for r in runs], "x--", color=colour,
+                    label=f"{form}, closed form")  # fmt: skip
+    rows = [row for row in tables()["table4"]["rows"] if row.get("beta") == 0.5]
+    ax.plot([r["alpha"] for r in rows], [r["mpd"] for r in rows], "ks:", label="paper, Table 4")
+    ax.set(xlabel="alpha", ylabel="MPD in nats", title="MPD under the three forms of L_diverse")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def _of_form(record: Record, form: str) -> bool:
+    c = record.config
+    return (c.objective, c.beta, c.free_bits) == ("mae", 0.5, 0.0) and (
+        c.diverse == form or (c.alpha == 1 and {c.diverse, form} == {"tempered", "mean"})
+    )
+
+
+def _predicted(record: Record) -> float:
+    c, m = record.config, record.measurements
+    return closed_form_mpd(c.alpha, c.beta, m["std"] / m["mpd"], c.latent, c.diverse)

@@ -9,44 +9,58 @@ import time
 import warnings
 from pathlib import Path
 
-from maelib import data, results
-from maelib.config import PRESETS, resolve
+from maelib import data
+from maelib.config import PRESETS
+from maelib.experiments import Experiment, choose
+from maelib.outputs import write_all
 from maelib.paths import default_out_dir, project_root
-from maelib.runs import load_model, pick_device
 
 LESSONS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
-MODELS = ({"objective": "vae"}, {"objective": "vlae"}, {"objective": "mae"})
+NOTEBOOKS = {"mnist": "04_mnist_mae", "forms": "04_mnist_mae", "omniglot": "05_omniglot_mae"}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run everything; 1 if a notebook failed (the others still ran), else 0."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--preset", default="quick", choices=tuple(PRESETS))
-    options.add_argument("--dataset", default="auto", choices=data.DATASETS)
+    options.add_argument("--dataset", default="auto", help="auto, mnist or digits")
     chosen = options.parse_args(arguments)
     dataset = data.load(chosen.dataset)
     print(dataset.describe(), flush=True)
-    shared = {"preset": chosen.preset, "dataset": dataset.name}
-    jobs = [(name, {}) for name in LESSONS]
-    jobs += [("04_mnist_mae", {**shared, **model}) for model in MODELS]
+    jobs = plan(chosen.preset, dataset.name)
     out = project_root() / "build" / chosen.preset
     counters = [f"[{i}/{len(jobs)}]" for i in range(1, len(jobs) + 1)]
     ran = [execute(*job, out, counter) for job, counter in zip(jobs, counters, strict=True)]
-    failed = [name for (name, _), fine in zip(jobs, ran, strict=True) if not fine]
-    write_outputs(chosen.preset, dataset)
-    for name in failed:
-        print(f"failed: {name}; its output up to the error is in build/{chosen.preset}/")
+    failed = [label for (label, *_), fine in zip(jobs, ran, strict=True) if not fine]
+    folder = write_all(chosen.preset, dataset.name, project_root(), default_out_dir())
+    print(f"tables and figures are in {folder.relative_to(project_root())}/")
+    for label in failed:
+        print(f"failed: {label}; its output up to the error is in build/{chosen.preset}/")
     return int(bool(failed))
 
 
-def execute(name: str, parameters: dict, out: Path, counter: str) -> bool:
+def plan(preset: str, dataset: str) -> list[tuple[str, str, dict]]:
+    """What is run, in order: label, notebook, parameters."""
+    shared = {"preset": preset, "dataset": dataset}
+    lessons = [(name, name, {}) for name in LESSONS]
+    models = [_job(experiment, preset, dataset) for experiment in choose(preset)]
+    return [*lessons, *models, ("06_representations", "06_representations", shared)]
+
+
+def _job(experiment: Experiment, preset: str, dataset: str) -> tuple[str, str, dict]:
+    name = "omniglot_lake" if experiment.table == "omniglot" else dataset
+    label = experiment.config(preset, name).label()
+    parameters = {"preset": preset, "dataset": name, **experiment.settings}
+    return f"{name}-{label}", NOTEBOOKS[experiment.table], parameters
+
+
+def execute(label: str, notebook: str, parameters: dict, out: Path, counter: str) -> bool:
     """Run one notebook; its executed copy goes to ``out``. Whether it ran through."""
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    label = "-".join([name, *([parameters["objective"]] if parameters else [])])
     print(f"{counter} {label} ...", flush=True)
-    source = project_root() / "notebooks" / f"{name}.ipynb"
+    source = project_root() / "notebooks" / f"{notebook}.ipynb"
     out.mkdir(parents=True, exist_ok=True)
     begun = time.monotonic()
     try:
@@ -62,28 +76,6 @@ def execute(name: str, parameters: dict, out: Path, counter: str) -> bool:
         return False
     print(f"{counter} {label} done in {time.monotonic() - begun:.0f} s", flush=True)
     return True
-
-
-def write_outputs(preset: str, dataset: data.Dataset) -> None:
-    """Table 4 and Figures 2 and 3 of one preset and data set, from the runs there are."""
-    from maelib import figures, tables
-
-    root = project_root()
-    everything = results.collect(root / "results", default_out_dir())
-    records = [
-        r for r in everything if (r.config.preset, r.config.dataset) == (preset, dataset.name)
-    ]
-    folder = root / "figures" / preset / dataset.name
-    tables.write(tables.table4(records), tables.caption(records), folder / "table4")
-    configs = [resolve(preset, dataset.name, **model) for model in MODELS]
-    names = {config.objective: config.name(dataset.digest) for config in configs}
-    runs = {objective: default_out_dir() / preset / name for objective, name in names.items()}
-    if all((run / "model.safetensors").exists() for run in runs.values()):
-        models = {name: load_model(run, pick_device()) for name, run in runs.items()}
-        triplets = figures.figure2(models["mae"], models["vlae"], dataset, preset)
-        figures.save(triplets, folder / "figure2")
-        figures.save(figures.figure3(models["mae"], dataset, preset), folder / "figure3")
-    print(f"tables and figures are in {folder.relative_to(root)}/")
 
 
 if __name__ == "__main__":

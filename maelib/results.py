@@ -66,6 +66,14 @@ def read(path: Path) -> Record:
     return record
 
 
+def publish(record: Record, folder: Path) -> Path:
+    """Put a record where results are kept: ``folder``/<preset>/<name>.json."""
+    path = folder / record.config.preset / f"{record.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write(record, path)
+    return path
+
+
 def collect(*folders: Path) -> list[Record]:
     """Every readable record below ``folders``, one for each run; a damaged file is named."""
     found: dict[str, Record] = {}
@@ -78,7 +86,10 @@ def collect(*folders: Path) -> list[Record]:
         except ValueError as problem:
             warnings.warn(f"skipped: {problem}", stacklevel=2)
             continue
-        found.setdefault(record.key, record)
+        if record.key == record.config.key(record.data["digest"]):
+            found.setdefault(record.key, record)
+        else:
+            warnings.warn(f"skipped: {path.name} is of an older protocol.", stacklevel=2)
     return list(found.values())
 
 

@@ -1,10 +1,12 @@
 """The paper's tables with our measurements beside its own; what was not run says so."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
 
 from maelib import paper
+from maelib.claims import Verdict
 from maelib.results import Record
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
@@ -46,6 +48,32 @@ def collapse_table(records: list[Record]) -> pd.DataFrame:
         for r in sorted(records, key=lambda r: (r.config.label(), r.config.seed))
     ]
     return pd.DataFrame(rows, columns=["model", "seed", *COLLAPSE]).fillna("")
+
+
+def own_table(records: list[Record]) -> pd.DataFrame:
+    """Our measurements alone, for a data set the paper has no table of; in nats."""
+    rows = [
+        {"model": r.config.label(), "seed": r.config.seed}
+        | {name: f"{r.measurements[name]:.2f}" for name in MEASURES}
+        for r in sorted(records, key=lambda r: (r.config.label(), r.config.seed))
+    ]
+    return pd.DataFrame(rows, columns=["model", "seed", *MEASURES])
+
+
+def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
+    """The claims, one comparison a row, with the difference and its 95 % interval."""
+    rows = [
+        {
+            "claim": v.claim,
+            "comparison": v.comparison,
+            "difference": "" if math.isnan(v.difference) else f"{v.difference:.2f}",
+            "95 % interval": "" if math.isnan(v.low) else f"[{v.low:.2f}, {v.high:.2f}]",
+            "pairs": v.pairs or "",
+            "verdict": v.verdict,
+        }
+        for v in verdicts
+    ]
+    return pd.DataFrame(rows)
 
 
 def compare(record: Record, table: str = "table4") -> pd.DataFrame:
