@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
 
 from maelib import claims, data, figures, results, tables
 from maelib.config import PRESETS, Config
@@ -26,8 +27,9 @@ def write_all(preset: str, dataset: str, root: Path, runs: Path) -> Path:
     write_tables(digits, records, folder)
     figures.save(figures.figure1(), folder / "figure1")
     figures.save(figures.forms_figure(digits), folder / "three_forms")
-    for name in (dataset, "omniglot", "omniglot_lake"):
-        draw_models([r for r in records if r.config.dataset == name], runs, folder)
+    shown = [r for r in records if r.config.dataset not in STAND_INS or dataset in STAND_INS]
+    for name, picture in draw(shown, runs).items():
+        figures.save(picture, folder / name)
     return folder
 
 
@@ -69,20 +71,29 @@ def _verdicts(records: list[Record]) -> list[claims.Verdict]:
     return claims.verdicts(records) + claims.clustering_verdicts(records)
 
 
-def draw_models(records: list[Record], runs: Path, folder: Path) -> None:
-    """Figures 2 and 3 of one data set, if the models of MAE and VLAE are there."""
+def draw(records: list[Record], runs: Path) -> dict[str, Figure]:
+    """Figures 2 and 3 of each data set by file name, where the weights of MAE and VLAE are."""
+    pictures = {}
+    for name in ("mnist", "digits", "omniglot", "omniglot_lake"):
+        pictures |= _draw([r for r in records if r.config.dataset == name], runs)
+    return pictures
+
+
+def _draw(records: list[Record], runs: Path) -> dict[str, Figure]:
     mae = _first(records, runs, lambda c: c.objective == "mae" and c.diverse == "tempered")
     vlae = _first(records, runs, lambda c: c.objective == "vlae" and c.free_bits > 0)
     if mae is None:
-        return
+        return {}
     dataset, preset = data.load(mae.config.dataset), mae.config.preset
-    model = _load(mae, runs)
-    figures.save(figures.figure3(model, dataset, preset), folder / f"figure3_{dataset.name}")
-    if vlae is None:
-        return
-    for greedy, end in ((True, ""), (False, "_sampled")):
-        picture = figures.figure2(model, _load(vlae, runs), dataset, preset, greedy)
-        figures.save(picture, folder / f"figure2_{dataset.name}{end}")
+    model, end = _load(mae, runs), dataset.name
+    pictures = {f"figure3_{end}": figures.figure3(model, dataset, preset)}
+    if vlae is not None:
+        other = _load(vlae, runs)
+        greedy, drawn = (
+            figures.figure2(model, other, dataset, preset, greedy) for greedy in (True, False)
+        )
+        pictures |= {f"figure2_{end}": greedy, f"figure2_{end}_sampled": drawn}
+    return pictures
 
 
 def _first(records: list[Record], runs: Path, wanted) -> Record | None:
