@@ -10,6 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+# Written out, since maelib.data imports torch and --help must not wait for it.
+DATASETS = "auto, mnist, digits, omniglot or omniglot_lake"
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 2 after one sentence on stderr that says what to change."""
@@ -48,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     runs = _command(commands, "runs", _runs, "list the runs there are")
     runs.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
     data = _command(commands, "data", _data, "find or download a data set and describe it")
-    names = "auto, mnist or digits (default: %(default)s)"
+    names = f"{DATASETS} (default: %(default)s)"
     data.add_argument("name", nargs="?", default="auto", help=names)
     for command in (evaluate, sample):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
@@ -63,7 +66,7 @@ def _command(commands, name: str, function, text: str) -> argparse.ArgumentParse
 
 def _train_options(p: argparse.ArgumentParser) -> None:
     add = p.add_argument
-    add("--dataset", default="auto", help="auto, mnist or digits (default: %(default)s)")
+    add("--dataset", default="auto", help=f"{DATASETS} (default: %(default)s)")
     add("--preset", default="quick", help="smoke, quick, laptop or paper (default: %(default)s)")
     add("--objective", default="mae", help="vae, vlae or mae (default: %(default)s)")
     add("--alpha", type=float, default=1.0, help="weight of L_diverse (default: %(default)s)")

@@ -4,6 +4,9 @@ mnist    28x28 handwritten digits: 58,000 / 2,000 / 10,000. The validation image
          draw from the original training set.
 digits   scikit-learn's bundled 8x8 digits brought to 28x28: 1,297 / 200 / 300, a seeded split.
          It needs no download; its numbers are never comparable with MNIST's.
+omniglot Burda et al.'s 28x28 characters (``chardata.mat``): 22,000 / 2,345 / 8,070, the
+         validation images a seeded draw from the training set. Labels are alphabets.
+omniglot_lake  the same drawings from their 105x105 originals: the same sizes, a seeded split.
 auto     mnist if it is found or can be downloaded, else digits; ``source`` says which.
 """
 
@@ -19,11 +22,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from maelib import rng
+from maelib import omniglot, rng
 from maelib.download import DownloadError, fetch, sha256
 from maelib.paths import data_roots
 
-DATASETS = ("auto", "mnist", "digits")
+DATASETS = ("auto", "mnist", "digits", "omniglot", "omniglot_lake")
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "http://yann.lecun.com/exdb/mnist/",
@@ -99,8 +102,13 @@ def load(name: str = "auto", roots: list[Path] | None = None, download: bool = T
         raise ValueError(f"dataset is {name!r}; it must be one of {', '.join(DATASETS)}.")
     if name == "digits":
         return load_digits("bundled with scikit-learn")
+    roots = data_roots() if roots is None else roots
+    if name == "omniglot":
+        return load_omniglot(roots, download)
+    if name == "omniglot_lake":
+        return load_omniglot_lake(roots, download)
     try:
-        return load_mnist(data_roots() if roots is None else roots, download)
+        return load_mnist(roots, download)
     except FileNotFoundError:
         if name == "mnist":
             raise
@@ -149,6 +157,49 @@ def load_digits(source: str) -> Dataset:
     order = torch.randperm(len(images), generator=rng.generator(0, "digits split"))
     parts = [Split(images[part], labels[part]) for part in order.split([1297, 200, 300])]
     return Dataset("digits", *parts, source)
+
+
+def load_omniglot(roots: list[Path], download: bool = True) -> Dataset:
+    """Burda et al.'s OMNIGLOT, from the user's ``chardata.mat`` or downloaded."""
+    path = omniglot.find_burda(roots)
+    if path is None:
+        path = omniglot.download_burda(_root_for("chardata.mat", roots, download))
+    images, alphabets, *test = omniglot.read_burda(path)
+    order = torch.randperm(len(images), generator=rng.generator(0, "omniglot split"))
+    train, val = order[2345:].sort().values, order[:2345].sort().values
+    return Dataset(
+        "omniglot",
+        Split(images[train], alphabets[train]),
+        Split(images[val], alphabets[val]),
+        Split(*test),
+        f"chardata.mat with SHA-256 {sha256(path)}",
+    )
+
+
+def load_omniglot_lake(roots: list[Path], download: bool = True) -> Dataset:
+    """OMNIGLOT made from the original drawings; never to be compared with ``omniglot``."""
+    path = omniglot.find_lake(roots)
+    if path is not None:
+        drawings, alphabets = omniglot.read_lake(path)
+    else:
+        root = _root_for("omniglot/omniglot_105.npz", roots, download)
+        drawings, alphabets = omniglot.read_torchvision(root, download)
+    images = omniglot.shrink(drawings)
+    order = torch.randperm(len(images), generator=rng.generator(0, "omniglot_lake split"))
+    parts = order[: 24_345 + 8_070].split([22_000, 2_345, 8_070])
+    splits = [Split(images[part], alphabets[part]) for part in parts]
+    return Dataset("omniglot_lake", *splits, "28x28 by area from the 105x105 drawings")
+
+
+def _root_for(what: str, roots: list[Path], download: bool) -> Path:
+    """The folder to download into; FileNotFoundError where nothing may be downloaded."""
+    root = next((r for r in roots if _writable(r)), None)
+    if not download or root is None or os.environ.get("MAELIB_OFFLINE"):
+        raise FileNotFoundError(
+            f"OMNIGLOT was not found in any data folder; put {what} in data/, or set MAELIB_DATA "
+            "to the folder that holds it."
+        )
+    return root
 
 
 def _has_mnist(root: Path) -> bool:

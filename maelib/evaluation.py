@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maelib import collapse, rng
+from maelib import collapse, representations, rng
 from maelib.config import Config
 from maelib.data import Dataset, binarise
 from maelib.divergences import mpd, std
@@ -64,6 +64,7 @@ def measure(
         "nll": float(nll.mean()),
         "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
         **scalars,
+        **representations.measure_model(model, data, config.train_images, config.test_images),
     }
     samples = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
     samples = {name: [round(v, 4) for v in values.tolist()] for name, values in samples.items()}
@@ -75,6 +76,7 @@ def measure(
         "binarisations": 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
+        "clustering_runs": 5,
         "weights": "exponential moving average, best validation ELBO",
     }
     return Measured(means, {**samples, "mpd": mpds, "std": stds}, dimensions, protocol)

@@ -4,10 +4,11 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 import torch
 
-from maelib import data, download, paths, rng
+from maelib import data, download, omniglot, paths, rng
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -133,3 +134,69 @@ def test_binarise_is_a_fresh_draw_with_the_pixels_mean():
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)
     torch.testing.assert_close(first.mean(0), torch.tensor([0.0, 0.2, 1.0]), atol=0.02, rtol=0)
+
+
+def write_chardata(path, train=30, test=10, **changes):
+    from scipy.io import savemat
+
+    random = np.random.default_rng(0)
+    images = random.random((784, train + test))
+    target = np.eye(50)[:, random.integers(0, 50, train + test)]
+    content = {
+        "data": images[:, :train], "target": target[:, :train],
+        "testdata": images[:, train:], "testtarget": target[:, train:],
+    }  # fmt: skip
+    savemat(path, content | changes)
+    return images, target
+
+
+def test_chardata_columns_are_images_in_fortran_order(tmp_path):
+    images, target = write_chardata(tmp_path / "chardata.mat")
+    train, alphabets, test, _ = omniglot.read_burda(tmp_path / "chardata.mat", (30, 10))
+    assert train.shape == (30, 1, 28, 28)
+    assert test.shape == (10, 1, 28, 28)
+    first = np.rint(images[:, 0].reshape(28, 28, order="F") * 255)
+    assert np.array_equal(train[0, 0].numpy(), first)
+    assert alphabets[3] == target[:, 3].argmax()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"data": np.zeros((783, 30))}, {"testdata": np.full((784, 10), 2.0)}]
+)
+def test_a_foreign_chardata_is_named(changes, tmp_path):
+    write_chardata(tmp_path / "chardata.mat", **changes)
+    with pytest.raises(OSError, match=r"chardata\.mat does not hold"):
+        omniglot.read_burda(tmp_path / "chardata.mat", (30, 10))
+
+
+def test_a_truncated_chardata_is_named(tmp_path):
+    path = tmp_path / "chardata.mat"
+    write_chardata(path)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(OSError, match=r"chardata\.mat is truncated"):
+        omniglot.read_burda(path, (30, 10))
+
+
+def test_shrinking_keeps_the_share_of_ink():
+    drawing = torch.zeros(1, 105, 105, dtype=torch.uint8)
+    drawing[:, :, :15] = 1  # the left seventh
+    small = omniglot.shrink(drawing)
+    assert small.shape == (1, 1, 28, 28)
+    assert (small[..., :4] == 255).all()
+    assert (small[..., 4:] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["omniglot", "omniglot_lake"])
+def test_missing_omniglot_is_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("MAELIB_OFFLINE", "1")
+    with pytest.raises(FileNotFoundError, match=r"OMNIGLOT was not found.*MAELIB_DATA"):
+        data.load(name, [tmp_path])
+
+
+def test_omniglot_lake_is_complete():
+    try:
+        lake = data.load("omniglot_lake", download=False)
+    except FileNotFoundError:
+        pytest.skip("OMNIGLOT's drawings are not in a data folder")
+    assert [len(part) for part in (lake.train, lake.val, lake.test)] == [22_000, 2_345, 8_070]
+    assert 0.05 < lake.train.images.float().mean() / 255 < 0.12
