@@ -55,7 +55,7 @@ def learning_curves(record: Record) -> Figure:
 
 
 def posterior_map(mu: Float[Tensor, "n latent"], labels: Int64[Tensor, " n"], title: str) -> Figure:
-    """Posterior means on their first two principal components, coloured by digit."""
+    """Posterior means on their first two principal components, coloured by label."""
     from sklearn.decomposition import PCA
 
     pca = PCA(2, random_state=0)
@@ -69,7 +69,7 @@ def posterior_map(mu: Float[Tensor, "n latent"], labels: Int64[Tensor, " n"], ti
     ax.set(title=title)
     ax.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
     ax.set_ylabel(f"second principal component ({share[1]:.0%})")
-    ax.legend(title="digit", bbox_to_anchor=(1.01, 1), loc="upper left")
+    ax.legend(title="label", bbox_to_anchor=(1.01, 1), loc="upper left")
     return figure
 
 

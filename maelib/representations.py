@@ -27,6 +27,8 @@ LABELS = (100, 1000)
 NEIGHBOURS = 10
 Codes = Float[np.ndarray, "n latent"]
 Labels = Int64[np.ndarray, " n"]
+TestCodes = Float[np.ndarray, "m latent"]
+TestLabels = Int64[np.ndarray, " m"]
 
 
 @torch.no_grad()
@@ -51,9 +53,9 @@ def measure_model(
 
 def measure(
     train: Codes,
-    train_labels: Int64[np.ndarray, " n"],
-    test: Float[np.ndarray, "m latent"],
-    test_labels: Int64[np.ndarray, " m"],
+    train_labels: Labels,
+    test: TestCodes,
+    test_labels: TestLabels,
     runs: int = 5,
 ) -> dict[str, float]:
     """Clustering and classification accuracy on the test codes, in per cent; NMI in 0 to 1.
@@ -79,7 +81,7 @@ def measure(
 
 
 def cluster(
-    train: Codes, train_labels: Labels, test: Codes, test_labels: Labels, k: int, seed: int
+    train: Codes, train_labels: Labels, test: TestCodes, test_labels: TestLabels, k: int, seed: int
 ) -> dict[str, float]:
     """One k-means of the training codes, scored on the test codes in four ways.
 
@@ -106,7 +108,7 @@ def contingency(clusters: np.ndarray, labels: Labels, k: int) -> np.ndarray:
     return counts
 
 
-def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[Codes, Labels]:
+def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[TestCodes, TestLabels]:
     """``count`` training samples, as evenly from the classes as it divides, without replacement."""
     random = np.random.default_rng(seed)
     order = random.permutation(len(labels))
@@ -129,7 +131,9 @@ def linear(codes: Codes, labels: Labels):
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(codes, labels)
 
 
-def _accuracy(fit: Callable, codes: Codes, labels: Labels, test: Codes, truth: Labels) -> float:
+def _accuracy(
+    fit: Callable, codes: Codes, labels: Labels, test: TestCodes, truth: TestLabels
+) -> float:
     return 100 * float((fit(codes, labels).predict(test) == truth).mean())
 
 
