@@ -38,7 +38,7 @@ def download_burda(root: Path) -> Path:
 
 def read_burda(
     path: Path, counts: tuple[int, int] = BURDA_COUNTS
-) -> tuple[Images, Int64[Tensor, " n"], Images, Int64[Tensor, " m"]]:
+) -> tuple[Images, Int64[Tensor, " n"], UInt8[Tensor, "m 1 28 28"], Int64[Tensor, " m"]]:
     """Training images and alphabets, test images and alphabets, of a ``chardata.mat``.
 
     A column is an image in Fortran order with values from 0 to 1. OSError if keys, shapes or

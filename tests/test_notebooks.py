@@ -8,7 +8,8 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
-TRAINING = [path for path in NOTEBOOKS if path.stem[:2] >= "04"]
+TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
+READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
 LESSONS = [path for path in NOTEBOOKS if path.stem[:2] < "04"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -64,6 +65,12 @@ def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
     )
     assert (tmp_path / "runs" / "smoke").is_dir()
     assert "preset smoke" in str(outputs(book))
+    assert all(output.get("name") != "stderr" for output in outputs(book))
+
+
+@pytest.mark.parametrize("path", READING, ids=lambda path: path.stem)
+def test_reading_notebook_runs_at_smoke(path, tmp_path):
+    book = execute(path, tmp_path, preset="smoke", dataset="digits", out_dir="runs")
     assert all(output.get("name") != "stderr" for output in outputs(book))
 
 
