@@ -24,7 +24,7 @@ def show_images(
     images: Float[Tensor, "n 1 h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
 ) -> None:
     """A grid of images, ``columns`` to a row, dark ink on white."""
-    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25)[0]
+    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25)[0].numpy()
     ax.imshow(grid, cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     ax.set(title=title, xticks=[], yticks=[])
 
