@@ -44,7 +44,8 @@ def plan(preset: str, dataset: str) -> list[tuple[str, str, dict]]:
     shared = {"preset": preset, "dataset": dataset}
     lessons = [(name, name, {}) for name in LESSONS]
     models = [_job(experiment, preset, dataset) for experiment in choose(preset)]
-    return [*lessons, *models, ("06_representations", "06_representations", shared)]
+    last = [(name, name, shared) for name in ("06_representations", "08_tables_and_figures")]
+    return [*lessons, *models, *last]
 
 
 def _job(experiment: Experiment, preset: str, dataset: str) -> tuple[str, str, dict]:
