@@ -71,6 +71,7 @@ def execute(label: str, notebook: str, parameters: dict, out: Path, counter: str
             papermill.execute_notebook(
                 source, out / f"{label}.ipynb", parameters, cwd=source.parent,
                 progress_bar=sys.stderr.isatty(), kernel_name="python3",
+                extra_arguments=["--log-level=40"],
             )  # fmt: skip
     except PapermillExecutionError as problem:
         print(f"{counter} {label} failed: {problem.ename}: {problem.evalue}", flush=True)

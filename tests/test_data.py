@@ -109,7 +109,8 @@ def test_real_mnist_if_it_is_here():
     assert mnist.train.labels.bincount().min() > 5_000
 
 
-def test_download_arrives_whole_or_not_at_all(serve, tmp_path):
+def test_download_arrives_whole_or_not_at_all(serve, tmp_path, monkeypatch):
+    monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
     folder, url = serve()
     (folder / "file").write_bytes(b"content")
     target = tmp_path / "store" / "file"
@@ -120,7 +121,8 @@ def test_download_arrives_whole_or_not_at_all(serve, tmp_path):
     assert target.read_bytes() == b"content"
 
 
-def test_download_cut_half_way_leaves_nothing(serve, tmp_path):
+def test_download_cut_half_way_leaves_nothing(serve, tmp_path, monkeypatch):
+    monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
     _, url = serve(CutShort)
     with pytest.raises(download.DownloadError):
         download.fetch([url + "file"], tmp_path / "store" / "file", digest(b"whole"))
