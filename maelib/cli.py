@@ -82,6 +82,7 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--out-dir", help="folder of the runs (default: runs/)")
     add("--max-minutes", type=float, help="stop and save after so many minutes")
+    add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -90,6 +91,7 @@ def _train(options: argparse.Namespace) -> None:
 
     values = {k: v for k, v in vars(options).items() if k != "command"}
     own = {name: values.pop(name) for name in ("device", "out_dir", "max_minutes")}
+    own["compiled"] = values.pop("compile")
     config = resolve(**values)
     print(config.describe())
     record, _, _ = run(config, **own)

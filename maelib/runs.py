@@ -58,9 +58,13 @@ def run(
     device: str = "auto",
     out_dir: str | Path | None = None,
     max_minutes: float | None = None,
+    compiled: bool = False,
     say: Say = print,
 ) -> tuple[Record, VAE, data.Dataset]:
-    """The run's record, its model and its data set; trains only what is not finished yet."""
+    """The run's record, its model and its data set; trains only what is not finished yet.
+
+    ``compiled`` trains through torch.compile: the same mathematics, after minutes of compiling.
+    """
     where = pick_device(device)
     config, dataset, folder = prepare(config, out_dir)
     say(dataset.describe())
@@ -74,7 +78,8 @@ def run(
         return record, model, dataset
     say(f"training on {where.type}: {folder.name}")
     with bar("training") as tick:
-        model, progress = train(config, dataset, folder, where, max_minutes, _follow(tick))
+        observe = _follow(tick)
+        model, progress = train(config, dataset, folder, where, max_minutes, observe, compiled)
     write_history(progress, folder / "metrics.csv")
     save_tensors(model.state_dict(), folder / "model.safetensors")
     with bar("importance-weighted NLL") as tick:
