@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 # Written out, since maelib.data imports torch and --help must not wait for it.
-DATASETS = "auto, mnist, digits, omniglot or omniglot_lake"
+DATASETS = "auto, mnist, digits, omniglot, omniglot_lake, cifar10 or photos"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,8 +72,12 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     add("--alpha", type=float, default=1.0, help="weight of L_diverse (default: %(default)s)")
     add("--beta", type=float, default=0.5, help="weight of L_smooth (default: %(default)s)")
     add("--diverse", default="tempered", help="tempered, mean or pairwise (default: %(default)s)")
-    add("--free-bits", type=float, help="nats per image (default: 7.84 for vlae, else 0)")
-    add("--decoder", help="pixelcnn or resnet (default: resnet for vae, else pixelcnn)")
+    add(
+        "--free-bits",
+        type=float,
+        help="nats per image (default: 7.84 for vlae on binary images)",
+    )
+    add("--decoder", help="pixelcnn, resnet; for colours pixelcnnpp-7x3, pixelcnnpp")
     add("--seed", type=int, default=0, help="default: %(default)s")
     add("--epochs", type=int, help="passes over the training images (default: the preset's)")
     add("--batch-size", type=int, help="images a step (default: the preset's)")
@@ -117,14 +121,15 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _sample(options: argparse.Namespace) -> None:
     from torchvision.utils import save_image
 
-    from maelib import rng, sampling
+    from maelib import data, rng, sampling
     from maelib.runs import load_model, pick_device
 
     device = pick_device(options.device)
     model = load_model(options.run, device)
     noise = rng.generator(options.seed, "sample", device=device)
-    images = sampling.sample(model, options.count, noise)
-    save_image(1 - images, options.out, nrow=max(1, round(options.count**0.5)), pad_value=0.8)
+    drawn = sampling.sample(model, options.count, noise)
+    images = 1 - drawn if drawn.shape[1] == 1 else data.unit_range(drawn)
+    save_image(images, options.out, nrow=max(1, round(options.count**0.5)), pad_value=0.8)
     print(f"{options.count} images written to {options.out}")
 
 

@@ -37,18 +37,18 @@ def mutual_information(
     mu: Float[Tensor, "n latent"],
     logvar: Float[Tensor, "n latent"],
     eps: Float[Tensor, "n latent"],
-    rows: int = 64,
+    elements: int = 2**24,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " latent"]]:
     """I_q(x;z) of Eq. (9), and I_q(x;z_k) of every dimension, against the N aggregated posteriors.
 
     The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j). It cannot exceed
-    log N: near it, it says only that the true value is at least about that large. ``rows``
-    samples are compared at a time, so that memory is rows * N * latent.
+    log N: near it, it says only that the true value is at least about that large. So many
+    samples are compared at a time that an array has about ``elements`` numbers.
     """
     z = mu + (0.5 * logvar).exp() * eps
     own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))
     joint, single = [], []
-    for part in z.split(rows):
+    for part in z.split(max(1, elements // mu.numel())):
         log_q = log_posteriors(part, mu, logvar)
         joint.append(log_q.sum(2).logsumexp(1))
         single.append(log_q.logsumexp(1))
@@ -75,7 +75,7 @@ def mutual_information_reference(
 @torch.no_grad()
 def swap_cost(
     model: VAE,
-    x: Float[Tensor, "n 1 h w"],
+    x: Float[Tensor, "n c h w"],
     z: Float[Tensor, "n latent"],
     batch: int = 500,
 ) -> float:
@@ -91,7 +91,7 @@ def swap_cost(
 
 def measure(
     model: VAE,
-    x: Float[Tensor, "n 1 h w"],
+    x: Float[Tensor, "n c h w"],
     mu: Float[Tensor, "n latent"],
     logvar: Float[Tensor, "n latent"],
     kl: float,

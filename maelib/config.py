@@ -5,12 +5,14 @@ import json
 import math
 from dataclasses import asdict, dataclass, fields
 
-from maelib.data import DATASETS
+from maelib.data import COLOUR, DATASETS
 from maelib.objectives import DIVERSE_FORMS
 
 PROTOCOL = 1  # Raised by hand when the mathematics of training or evaluation changes.
 OBJECTIVES = ("vae", "vlae", "mae")
-DECODERS = ("pixelcnn", "resnet")
+DECODERS = ("pixelcnn", "resnet")  # of binary images
+COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
+POSITIONS = 64  # of a colour image's latent maps, 8x8
 SCHEDULES = ("plateau", "cosine")
 
 
@@ -29,17 +31,23 @@ class Config:
     seed: int
     epochs: int
     # Networks
-    latent: int = 32
+    latent: int = 32  # colour images: maps * 64
     channels: int = 64  # of the PixelCNN
     encoder_channels: tuple[int, int, int] = (32, 64, 64)
     encoder_hidden: int = 512
     flow_pairs: int = 4
     flow_hidden: int = 320
+    # Networks for colour images only
+    growth: tuple[int, int, int] = (15, 16, 16)  # of the dense blocks
+    dense_steps: tuple[int, int, int] = (3, 3, 6)
+    blocks: int = 4  # of the PixelCNN++, a level
+    mixtures: int = 5
     # Training
     batch_size: int = 100
     min_steps: int = 0  # a small data set is gone through more often than epochs, up to this
     lr: float = 1e-3
     lr_decay: float = 0.999998  # factor a step
+    adam_betas: tuple[float, float] = (0.9, 0.999)
     clip: float = 5.0  # gradient norm
     ema: float = 0.999
     schedule: str = "plateau"
@@ -71,7 +79,7 @@ class Config:
             parts += [f"a{self.alpha:g}", f"b{self.beta:g}", self.diverse]
         if self.free_bits:
             parts.append(f"fb{self.free_bits:g}")
-        if self.decoder != default_decoder(self.objective):
+        if self.decoder != default_decoder(self.objective, self.dataset):
             parts.append(self.decoder)
         return "-".join(parts)
 
@@ -82,6 +90,11 @@ class Config:
     def describe(self) -> str:
         """Every field in full, one ``name = value`` a line."""
         return "\n".join(f"{name:>16} = {value}" for name, value in asdict(self).items())
+
+
+def from_json(content: dict) -> Config:
+    """A configuration as JSON holds it, its tuples turned to lists, back again."""
+    return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()})
 
 
 PRESETS: dict[str, dict] = {
@@ -104,11 +117,43 @@ PRESETS: dict[str, dict] = {
     ),
     "paper": dict(epochs=500),
 }  # fmt: skip
+_CIFAR = dict(
+    latent=16 * POSITIONS, flow_hidden=128, batch_size=64, lr_decay=0.999995,
+    adam_betas=(0.95, 0.9995),
+)  # fmt: skip
+COLOUR_PRESETS: dict[str, dict] = {
+    "smoke": dict(
+        epochs=1, latent=2 * POSITIONS, channels=4, growth=(2, 2, 2), dense_steps=(1, 1, 1),
+        flow_pairs=1, flow_hidden=8, blocks=1, mixtures=2, batch_size=20, ema=0.99,
+        schedule="cosine", init_images=40, train_images=100, val_images=40, test_images=40,
+        nll_images=10, nll_k=4,
+    ),
+    "quick": _CIFAR | dict(
+        epochs=2, latent=4 * POSITIONS, channels=16, growth=(6, 8, 8), dense_steps=(2, 2, 3),
+        flow_pairs=1, flow_hidden=32, blocks=1, mixtures=3, batch_size=32, lr=2e-3, ema=0.98,
+        schedule="cosine", init_images=128, train_images=8_000, val_images=200,
+        validate_steps=50, test_images=500, nll_images=50, nll_k=16,
+    ),
+    "laptop": _CIFAR | dict(
+        epochs=2, latent=8 * POSITIONS, channels=32, growth=(8, 12, 12), dense_steps=(2, 2, 4),
+        flow_pairs=2, flow_hidden=64, blocks=2, lr=2e-3, ema=0.995, schedule="cosine",
+        init_images=256, val_images=500, validate_steps=150, test_images=2_000, nll_images=100,
+        nll_k=32,
+    ),
+    "paper": _CIFAR | dict(epochs=500, ema=0.9995, patience=50, init_images=256, nll_k=512),
+}  # fmt: skip
 
 
-def default_decoder(objective: str) -> str:
+def default_decoder(objective: str, dataset: str) -> str:
     """The ResNet VAE is factorised; VLAE and MAE are autoregressive."""
+    if dataset in COLOUR:
+        return COLOUR_DECODERS[0]
     return "resnet" if objective == "vae" else "pixelcnn"
+
+
+def default_free_bits(objective: str, dataset: str) -> float:
+    """0.01 nats a pixel for VLAE on binary images, else none."""
+    return 7.84 if objective == "vlae" and dataset not in COLOUR else 0.0
 
 
 def resolve(
@@ -126,9 +171,10 @@ def resolve(
 ) -> Config:
     """The complete configuration of a run: a preset's sizes with what the caller overrides.
 
-    ``free_bits`` defaults to 7.84 nats for ``vlae`` and 0 otherwise, ``decoder`` to the
-    objective's own. Only ``mae`` has alpha and beta: the others get 0. A size that is None is the
-    preset's; an explicit ``epochs`` holds whatever ``min_steps``.
+    ``free_bits`` defaults to 7.84 nats for ``vlae`` on binary images and 0 otherwise, ``decoder``
+    to the objective's and data set's own; colour images have no ``vae``. Only ``mae`` has alpha
+    and beta: the others get 0. A size that is None is the preset's; an explicit ``epochs`` holds
+    whatever ``min_steps``.
     Raises ValueError, one sentence, for the first value that is not acceptable.
     """
     _one_of("preset", preset, tuple(PRESETS))
@@ -143,7 +189,8 @@ def resolve(
     is_mae = objective == "mae"
     for name, value in {"alpha": alpha, "beta": beta}.items():
         _at_least(name, value, 0)
-    free_bits = (7.84 if objective == "vlae" else 0.0) if free_bits is None else free_bits
+    presets = COLOUR_PRESETS if dataset in COLOUR else PRESETS
+    free_bits = default_free_bits(objective, dataset) if free_bits is None else free_bits
     config = Config(
         dataset=dataset,
         preset=preset,
@@ -152,20 +199,26 @@ def resolve(
         beta=float(beta) if is_mae else 0.0,
         diverse=diverse if is_mae else "none",
         free_bits=float(free_bits),
-        decoder=default_decoder(objective) if decoder is None else decoder,
+        decoder=default_decoder(objective, dataset) if decoder is None else decoder,
         seed=seed,
-        **{**PRESETS[preset], **{k: v for k, v in sizes.items() if v is not None}},
+        **{**presets[preset], **{k: v for k, v in sizes.items() if v is not None}},
     )
     _validate(config)
     return config
 
 
 def _validate(config: Config) -> None:
-    _one_of("decoder", config.decoder, DECODERS)
+    is_colour = config.dataset in COLOUR
+    _one_of("objective", config.objective, OBJECTIVES[1:] if is_colour else OBJECTIVES)
+    _one_of("decoder", config.decoder, COLOUR_DECODERS if is_colour else DECODERS)
+    if is_colour and config.latent % POSITIONS:
+        raise ValueError(
+            f"latent is {config.latent}; colour images need a multiple of {POSITIONS}."
+        )
     _one_of("schedule", config.schedule, SCHEDULES)
     _at_least("free_bits", config.free_bits, 0)
     _at_least("seed", config.seed, 0)
-    for name in ("epochs", "latent", "channels", "batch_size", "nll_k", "init_images"):
+    for name in ("epochs", "latent", "channels", "batch_size", "nll_k", "init_images", "mixtures"):
         _at_least(name, getattr(config, name), 1)
     for name in ("train_images", "val_images", "test_images", "nll_images"):
         _at_least(name, 2 if getattr(config, name) is None else getattr(config, name), 2)

@@ -7,6 +7,10 @@ digits   scikit-learn's bundled 8x8 digits brought to 28x28: 1,297 / 200 / 300, 
 omniglot Burda et al.'s 28x28 characters (``chardata.mat``): 22,000 / 2,345 / 8,070, the
          validation images a seeded draw from the training set. Labels are alphabets.
 omniglot_lake  the same drawings from their 105x105 originals: the same sizes, a seeded split.
+cifar10  32x32 colour photographs of 10 classes: 48,000 / 2,000 / 10,000, the validation images a
+         seeded draw from the training set.
+photos   crops of two photographs bundled with scikit-learn: 8,000 / 500 / 500. It needs no
+         download; its numbers are never comparable with CIFAR-10's.
 auto     mnist if it is found or can be downloaded, else digits; ``source`` says which.
 """
 
@@ -22,11 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from maelib import omniglot, rng
+from maelib import colour, omniglot, rng
 from maelib.download import DownloadError, fetch, sha256
 from maelib.paths import data_roots
 
-DATASETS = ("auto", "mnist", "digits", "omniglot", "omniglot_lake")
+COLOUR = ("cifar10", "photos")
+DATASETS = ("auto", "mnist", "digits", "omniglot", "omniglot_lake", *COLOUR)
 MNIST_MIRRORS = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "http://yann.lecun.com/exdb/mnist/",
@@ -107,6 +112,10 @@ def load(name: str = "auto", roots: list[Path] | None = None, download: bool = T
         return load_omniglot(roots, download)
     if name == "omniglot_lake":
         return load_omniglot_lake(roots, download)
+    if name == "cifar10":
+        return load_cifar10(roots, download)
+    if name == "photos":
+        return load_photos()
     try:
         return load_mnist(roots, download)
     except FileNotFoundError:
@@ -120,6 +129,20 @@ def binarise(
 ) -> Float[Tensor, "*shape"]:
     """A fresh Bernoulli(pixel / 255) draw of every pixel, as 0. or 1., on the images' device."""
     return torch.bernoulli(images.float() / 255, generator=generator)
+
+
+def as_input(
+    images: UInt8[Tensor, "n channels h w"], generator: torch.Generator | None = None
+) -> Float[Tensor, "n channels h w"]:
+    """What a model sees of stored images: grey ones binarised afresh, colours as -1 ... 1."""
+    if images.shape[1] == 1:
+        return binarise(images, generator)
+    return images.float() / 127.5 - 1
+
+
+def unit_range(x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels h w"]:
+    """Images as models see or draw them, brought to 0 ... 1 for the eye."""
+    return x if x.shape[1] == 1 else (x + 1) / 2
 
 
 def load_mnist(roots: list[Path], download: bool = True) -> Dataset:
@@ -163,7 +186,7 @@ def load_omniglot(roots: list[Path], download: bool = True) -> Dataset:
     """Burda et al.'s OMNIGLOT, from the user's ``chardata.mat`` or downloaded."""
     path = omniglot.find_burda(roots)
     if path is None:
-        path = omniglot.download_burda(_root_for("chardata.mat", roots, download))
+        path = omniglot.download_burda(_root_for("OMNIGLOT", "chardata.mat", roots, download))
     images, alphabets, *test = omniglot.read_burda(path)
     order = torch.randperm(len(images), generator=rng.generator(0, "omniglot split"))
     train, val = order[2345:].sort().values, order[:2345].sort().values
@@ -182,7 +205,7 @@ def load_omniglot_lake(roots: list[Path], download: bool = True) -> Dataset:
     if path is not None:
         drawings, alphabets = omniglot.read_lake(path)
     else:
-        root = _root_for("omniglot/omniglot_105.npz", roots, download)
+        root = _root_for("OMNIGLOT", "omniglot/omniglot_105.npz", roots, download)
         drawings, alphabets = omniglot.read_torchvision(root, download)
     images = omniglot.shrink(drawings)
     order = torch.randperm(len(images), generator=rng.generator(0, "omniglot_lake split"))
@@ -191,12 +214,35 @@ def load_omniglot_lake(roots: list[Path], download: bool = True) -> Dataset:
     return Dataset("omniglot_lake", *splits, "28x28 by area from the 105x105 drawings")
 
 
-def _root_for(what: str, roots: list[Path], download: bool) -> Path:
+def load_cifar10(roots: list[Path], download: bool = True) -> Dataset:
+    """CIFAR-10 from the first of ``roots`` that holds any of its files, else downloaded."""
+    root = colour.find_cifar(roots)
+    if root is None:
+        root = _root_for("CIFAR-10", "the folder cifar-10-batches-py", roots, download)
+        try:
+            colour.download_cifar(root)
+        except DownloadError as error:
+            raise FileNotFoundError(f"CIFAR-10 was not found, and {error}") from error
+    images, labels, *test = colour.read_cifar(root)
+    order = torch.randperm(len(images), generator=rng.generator(0, "cifar10 split"))
+    train, val = order[2000:].sort().values, order[:2000].sort().values
+    parts = (Split(images[train], labels[train]), Split(images[val], labels[val]), Split(*test))
+    return Dataset("cifar10", *parts, "the original batches")
+
+
+def load_photos() -> Dataset:
+    """The stand-in for CIFAR-10 where there is neither a copy of it nor a network."""
+    counts = {"train": 8000, "val": 500, "test": 500}
+    parts = [Split(*colour.photo_crops(part, count)) for part, count in counts.items()]
+    return Dataset("photos", *parts, "crops of two photographs bundled with scikit-learn")
+
+
+def _root_for(name: str, what: str, roots: list[Path], download: bool) -> Path:
     """The folder to download into; FileNotFoundError where nothing may be downloaded."""
     root = next((r for r in roots if _writable(r)), None)
     if not download or root is None or os.environ.get("MAELIB_OFFLINE"):
         raise FileNotFoundError(
-            f"OMNIGLOT was not found in any data folder; put {what} in data/, or set MAELIB_DATA "
+            f"{name} was not found in any data folder; put {what} in data/, or set MAELIB_DATA "
             "to the folder that holds it."
         )
     return root

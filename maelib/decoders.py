@@ -1,7 +1,8 @@
-"""The generative networks p(x|z): an autoregressive PixelCNN, and a factorised ResNet.
+"""The generative networks p(x|z) of binary images: a PixelCNN, and a factorised ResNet.
 
 A decoder is called with the code and the image and returns the logit of every pixel. The
-factorised one does not look at the image; ``autoregressive`` says which kind it is.
+factorised one does not look at the image; ``autoregressive`` says which kind it is. ``shape`` is
+an image's and ``log_prob`` the likelihood of an image given what the decoder returned for it.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maelib.layers import Conv2d, ConvTranspose2d, Linear, MaskedConv2d
+from maelib.likelihoods import bernoulli_log_prob
 
 KERNELS = (7, 7, 5, 5, 3, 3)
 Apply = Callable[[nn.Module, Tensor], Tensor]
@@ -42,10 +44,11 @@ class PixelCNN(nn.Module):
     """
 
     autoregressive = True
+    log_prob = staticmethod(bernoulli_log_prob)
 
     def __init__(self, latent: int, channels: int, maps: int = 4, size: int = 28):
         super().__init__()
-        self.maps, self.size = maps, size
+        self.maps, self.size, self.shape = maps, size, (1, size, size)
         self.code = Linear(latent, maps * size * size)
         self.first = MaskedConv2d(1 + maps, channels, 7, see_self=False, free=maps)
         self.blocks = nn.ModuleList(MaskedBlock(channels, k) for k in KERNELS)
@@ -98,6 +101,8 @@ class ResNetDecoder(nn.Module):
     """p(x|z) = prod_i p(x_i | z): the encoder mirrored, for the ResNet VAE baseline."""
 
     autoregressive = False
+    log_prob = staticmethod(bernoulli_log_prob)
+    shape = (1, 28, 28)
 
     def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int):
         super().__init__()

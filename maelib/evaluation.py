@@ -1,5 +1,8 @@
 """What is measured on a trained model: RE, KL, L_elbo, MPD, STD and the NLL, with the protocol.
 
+Colour images have no binarisation, and their NLL is also given in bits/dim (``bpd``); the
+representations of Table 2 are measured on binary images only.
+
 Every model sees the same seeded binarisation of the test images and the same noise, so that
 models are compared by paired differences.
 """
@@ -15,8 +18,9 @@ from torch import Tensor
 
 from maelib import collapse, representations, rng
 from maelib.config import Config
-from maelib.data import Dataset, binarise
+from maelib.data import COLOUR, Dataset, as_input
 from maelib.divergences import mpd, std
+from maelib.layers import fixed_weights
 from maelib.model import VAE, log_normal
 from maelib.objectives import importance_weighted_bound
 
@@ -45,7 +49,7 @@ class Measured:
 def measure(
     model: VAE, data: Dataset, config: Config, observe: Callable[[int, int], None] | None = None
 ) -> Measured:
-    """Every measure of the binary experiments, and the protocol they were taken by."""
+    """Every measure, and the protocol it was taken by."""
     device = next(model.parameters()).device
     x = test_images(data.test.first(config.test_images).images.to(device))
     re, kl, mu, logvar = elbo_terms(model, x)
@@ -64,8 +68,12 @@ def measure(
         "nll": float(nll.mean()),
         "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
         **scalars,
-        **representations.measure_model(model, data, config.train_images, config.test_images),
     }
+    if data.name in COLOUR:
+        means["bpd"] = bits_per_dim(means["nll"], x[0].numel())
+    else:
+        limits = (config.train_images, config.test_images)
+        means |= representations.measure_model(model, data, *limits)
     samples = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
     samples = {name: [round(v, 4) for v in values.tolist()] for name, values in samples.items()}
     protocol = {
@@ -73,7 +81,7 @@ def measure(
         "test_images": len(x),
         "nll_images": len(nll),
         "nll_k": config.nll_k,
-        "binarisations": 1,
+        "binarisations": 0 if data.name in COLOUR else 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
         "clustering_runs": 5,
@@ -82,15 +90,20 @@ def measure(
     return Measured(means, {**samples, "mpd": mpds, "std": stds}, dimensions, protocol)
 
 
-def test_images(images: UInt8[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
-    """The one seeded binarisation of the test images that every model is measured on."""
-    drawn = binarise(images.cpu(), rng.generator(SEED, "test binarisation"))
+def bits_per_dim(nll: float, dimensions: int) -> float:
+    """An NLL in nats per image as bits for each of its ``dimensions`` numbers."""
+    return nll / (dimensions * math.log(2))
+
+
+def test_images(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """The test images that every model is measured on, binary ones in one seeded binarisation."""
+    drawn = as_input(images.cpu(), rng.generator(SEED, "test binarisation"))
     return drawn.to(images.device)
 
 
 @torch.no_grad()
 def elbo_terms(
-    model: VAE, x: Float[Tensor, "n 1 h w"], batch: int = 500
+    model: VAE, x: Float[Tensor, "n c h w"], batch: int = 500
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor, Tensor]:
     """RE and KL in nats of each image by one posterior sample, and mu and logvar [n, latent]."""
     noise = rng.generator(SEED, "elbo")
@@ -112,7 +125,7 @@ def pair_batches(
 @torch.no_grad()
 def iw_nll(
     model: VAE,
-    x: Float[Tensor, "n 1 h w"],
+    x: Float[Tensor, "n c h w"],
     k: int,
     rows: int = 256,
     observe: Callable[[int, int], None] | None = None,
@@ -125,15 +138,16 @@ def iw_nll(
     block = min(BLOCK, k)
     per_batch = max(1, rows // block)
     results = []
-    for first in range(0, len(x), per_batch):
-        chunk = x[first : first + per_batch]
-        results.append(_stream(model, chunk, first, k))
-        if observe is not None:
-            observe(first + len(chunk), len(x))
+    with fixed_weights(model):
+        for first in range(0, len(x), per_batch):
+            chunk = x[first : first + per_batch]
+            results.append(_stream(model, chunk, first, k))
+            if observe is not None:
+                observe(first + len(chunk), len(x))
     return torch.cat(results)
 
 
-def iw_nll_reference(model: VAE, x: Float[Tensor, "n 1 h w"], k: int) -> Float[Tensor, " n"]:
+def iw_nll_reference(model: VAE, x: Float[Tensor, "n c h w"], k: int) -> Float[Tensor, " n"]:
     """``iw_nll``, the slow and obvious way: one image and one sample at a time."""
     rows = []
     for i, image in enumerate(x):
@@ -144,7 +158,7 @@ def iw_nll_reference(model: VAE, x: Float[Tensor, "n 1 h w"], k: int) -> Float[T
 
 
 def log_weights(
-    model: VAE, x: Float[Tensor, "n 1 h w"], eps: Float[Tensor, "samples n latent"]
+    model: VAE, x: Float[Tensor, "n c h w"], eps: Float[Tensor, "samples n latent"]
 ) -> Float[Tensor, "samples n"]:
     """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps."""
     samples, n, _ = eps.shape

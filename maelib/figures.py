@@ -5,14 +5,14 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchvision.utils import make_grid
 
 from maelib import rng
-from maelib.data import Dataset
+from maelib.data import Dataset, as_input, unit_range
 from maelib.model import VAE
 from maelib.objectives import DIVERSE_FORMS, closed_form_mpd
 from maelib.paper import tables
@@ -21,15 +21,17 @@ from maelib.sampling import reconstruct, sample
 
 
 def show_images(
-    images: Float[Tensor, "n 1 h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
+    images: Float[Tensor, "n c h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
 ) -> None:
-    """A grid of images, ``columns`` to a row, dark ink on white."""
-    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25)[0].numpy()
-    ax.imshow(grid, cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white."""
+    is_grey = images.shape[1] == 1
+    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25 if is_grey else 1.0)
+    picture = grid[0] if is_grey else grid.permute(1, 2, 0)
+    ax.imshow(picture.numpy(), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     ax.set(title=title, xticks=[], yticks=[])
 
 
-def interleave(*sets: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "m 1 h w"]:
+def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
     """First image of each set, then the second of each, and so on."""
     return torch.stack([images.cpu() for images in sets], 1).flatten(0, 1)
 
@@ -105,25 +107,55 @@ def figure2(
     mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 48
 ) -> Figure:
     """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
-    x = (dataset.test.images[:count].float() / 255 > 0.5).float()
-    x = x.to(next(mae.parameters()).device)
-    noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
-    pairs = zip((mae, vlae), noise, strict=True)
-    ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
     figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
-    how = "greedy decoding" if greedy else "sampled pixels"
-    title = f"original | MAE | VLAE ({dataset.name}, preset {preset}, {how})"
-    show_images(interleave(x, ours, theirs), 18, ax, title)
+    _show_threes(mae, vlae, dataset, greedy, count, 18, ax)
+    ax.set(title=f"original | MAE | VLAE ({_source(dataset, preset, greedy)})")
     return figure
 
 
 def figure3(mae: VAE, dataset: Dataset, preset: str, count: int = 100) -> Figure:
     """Figure 3: samples from MAE."""
-    device = next(mae.parameters()).device
-    images = sample(mae, count, rng.generator(0, "figure 3", device=device))
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
+    images = sample(mae, count, rng.generator(0, "figure 3", device=_device(mae)))
     show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
     return figure
+
+
+def figure4(
+    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 24
+) -> Figure:
+    """Figure 4: colour images in threes as in Figure 2 (a), and samples from MAE (b)."""
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
+    _show_threes(mae, vlae, dataset, greedy, count, 9, axes[0])
+    axes[0].set(title=f"(a) original | MAE | VLAE ({_source(dataset, preset, greedy)})")
+    images = sample(mae, 64, rng.generator(0, "figure 4", device=_device(mae)))
+    title = f"(b) samples from MAE ({dataset.name}, preset {preset})"
+    show_images(unit_range(images), 8, axes[1], title)
+    return figure
+
+
+def _show_threes(
+    mae: VAE, vlae: VAE, dataset: Dataset, greedy: bool, count: int, columns: int, ax: Axes
+) -> None:
+    x = targets(dataset.test.images[:count]).to(_device(mae))
+    noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
+    pairs = zip((mae, vlae), noise, strict=True)
+    ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
+    show_images(unit_range(interleave(x, ours, theirs)), columns, ax)
+
+
+def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """What is reconstructed: grey images thresholded at one half, colour ones as they are."""
+    return (images > 127).float() if images.shape[1] == 1 else as_input(images)
+
+
+def _source(dataset: Dataset, preset: str, greedy: bool) -> str:
+    how = "greedy decoding" if greedy else "sampled pixels"
+    return f"{dataset.name}, preset {preset}, {how}"
+
+
+def _device(model: VAE) -> torch.device:
+    return next(model.parameters()).device
 
 
 def forms_figure(records: list[Record]) -> Figure:

@@ -1,4 +1,6 @@
-"""The autoregressive-flow prior p(z): a chain of masked affine steps, each a pair of MADEs.
+"""The autoregressive-flow priors p(z): chains of masked affine steps.
+
+A step is a pair of MADEs for a vector z, a masked convolutional network for maps of z.
 
 The density is evaluated in parallel, z -> eps, each eps_k = (z_k - shift_k) exp(-log_scale_k)
 with shift_k and log_scale_k functions of the z before k (Papamakarios et al., 2017). Sampling
@@ -12,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from maelib.layers import Linear
+from maelib.layers import Linear, MaskedConv2d, fixed_weights
 
 
 def degrees_mask(
@@ -109,4 +111,66 @@ class FlowPrior(nn.Module):
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count latent"]:
         """``count`` draws of z, on the generator's device."""
         eps = torch.randn(count, self.latent, generator=generator, device=generator.device)
-        return self.inverse(eps)
+        with fixed_weights(self):
+            return self.inverse(eps)
+
+
+class ConvStep(nn.Module):
+    """One affine step over ``maps`` maps of ``size`` x ``size``, in raster order of positions.
+
+    Three masked 3x3 convolutions give shift and log-scale of all maps at a position from the
+    positions before it; the maps of one position do not see each other. ``reverse`` runs from the
+    last position to the first. z comes and goes flat.
+    """
+
+    def __init__(self, maps: int, size: int, hidden: int, *, reverse: bool = False):
+        super().__init__()
+        self.shape, self.reverse = (maps, size, size), reverse
+        self.first = MaskedConv2d(maps, hidden, 3, see_self=False)
+        self.second = MaskedConv2d(hidden, hidden, 3, see_self=True)
+        self.last = MaskedConv2d(hidden, 2 * maps, 3, see_self=True, init_scale=0.1)
+
+    def shift_and_log_scale(
+        self, maps: Float[Tensor, "batch maps h w"]
+    ) -> tuple[Float[Tensor, "batch maps h w"], Float[Tensor, "batch maps h w"]]:
+        """Of every position, from those before it in the maps' own raster order."""
+        h = F.elu(self.second(F.elu(self.first(maps))))
+        shift, log_scale = self.last(h).chunk(2, 1)
+        return shift, log_scale
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+        """eps and log |det d eps / d z|, for all dimensions at once."""
+        maps = self._ordered(z.unflatten(1, self.shape))
+        shift, log_scale = self.shift_and_log_scale(maps)
+        eps = (maps - shift) * (-log_scale).exp()
+        return self._ordered(eps).flatten(1), -log_scale.flatten(1).sum(1)
+
+    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+        """z with ``forward(z)[0] == eps``, one position of all maps after the other.
+
+        Three layers of 3x3 look at most three rows up, so only those rows are evaluated.
+        """
+        noise = self._ordered(eps.unflatten(1, self.shape))
+        maps = torch.zeros_like(noise)
+        for row in range(noise.shape[2]):
+            window = maps[:, :, max(0, row - 3) : row + 1]
+            for column in range(noise.shape[3]):
+                shift, log_scale = self.shift_and_log_scale(window)
+                at = (..., -1, column)
+                window[at] = shift[at] + noise[:, :, row, column] * log_scale[at].exp()
+        return self._ordered(maps).flatten(1)
+
+    def _ordered(self, maps: Tensor) -> Tensor:
+        return maps.flip(2, 3) if self.reverse else maps
+
+
+class ConvFlowPrior(FlowPrior):
+    """p(z) over maps: ``flows`` convolutional steps, the order reversed in every other one."""
+
+    def __init__(self, maps: int, size: int, hidden: int, flows: int):
+        super().__init__(maps * size * size, 0, 0)
+        self.steps = nn.ModuleList(
+            ConvStep(maps, size, hidden, reverse=bool(i % 2)) for i in range(flows)
+        )

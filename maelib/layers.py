@@ -5,7 +5,8 @@ and a length, w = gain * direction / |direction|. A mask is applied to the direc
 length is taken, so a masked weight neither acts nor counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ class WeightNorm(nn.Module):
         self.direction = nn.Parameter(0.05 * torch.randn(shape))
         self.gain = nn.Parameter(self._length().detach().clone())
         self.bias = nn.Parameter(torch.zeros(self.gain.shape))
+        self.fixed: Tensor | None = None
 
     def _masked(self) -> Tensor:
         return self.direction if self.mask is None else self.direction * self.mask
@@ -40,6 +42,8 @@ class WeightNorm(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The effective weight, zero where masked."""
+        if self.fixed is not None:
+            return self.fixed
         scale = self.gain / self._length()
         return self._masked() * scale.view(-1, *[1] * (self.direction.dim() - 1))
 
@@ -60,9 +64,16 @@ class Conv2d(WeightNorm):
     """Weight-normalised 2-d convolution with square kernels."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride: int = 1, padding: int = 0
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        init_scale: float = 1.0,
     ):
-        super().__init__((outputs, inputs, kernel, kernel))
+        super().__init__((outputs, inputs, kernel, kernel), init_scale=init_scale)
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
@@ -101,12 +112,21 @@ class MaskedConv2d(WeightNorm):
     masked; they are then not stored, which leaves the function as it is and saves its cost.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, *, see_self: bool, free: int = 0):
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        *,
+        see_self: bool,
+        free: int = 0,
+        init_scale: float = 1.0,
+    ):
         mask = causal_mask(kernel, see_self).expand(inputs, kernel, kernel).clone()
         mask[inputs - free :] = 1
         rows = kernel if free else kernel // 2 + 1
         mask = mask[None, :, :rows].clone()
-        super().__init__((outputs, inputs, rows, kernel), mask)
+        super().__init__((outputs, inputs, rows, kernel), mask, init_scale)
         self.kernel = kernel
 
     def pad(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch inputs h2 w2"]:
@@ -118,6 +138,66 @@ class MaskedConv2d(WeightNorm):
         return F.conv2d(self.pad(x), self.weight, self.bias)
 
 
+class ShiftedConv2d(WeightNorm):
+    """Convolution that looks up and to both sides or, with ``corner``, up and to the left.
+
+    The kernel's last row is the pixel's own; with ``corner`` its last column too, else its middle
+    one. Causality comes from where the kernel lies, not from a mask (Salimans et al., 2017):
+    a stack of these with its input shifted down (or right) by one has no blind spot.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        *,
+        corner: bool = False,
+        stride: int = 1,
+        init_scale: float = 1.0,
+    ):
+        super().__init__((outputs, inputs, *kernel), init_scale=init_scale)
+        rows, columns = kernel
+        left = columns - 1 if corner else columns // 2
+        self.border = (left, columns - 1 - left, rows - 1, 0)
+        self.stride = stride
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        return F.conv2d(F.pad(x, self.border), self.weight, self.bias, self.stride)
+
+
+class ShiftedConvTranspose2d(WeightNorm):
+    """Doubles an image so that each pixel depends only on coarse ones above it (or to its left).
+
+    The counterpart of a ``ShiftedConv2d`` of stride 2 with the same ``kernel`` and ``corner``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, corner: bool = False):
+        super().__init__((outputs, inputs, *kernel))
+        self.first = 0 if corner else (kernel[1] - 1) // 2
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        weight = self.weight.transpose(0, 1)
+        y = F.conv_transpose2d(x, weight, self.bias, stride=2, output_padding=1)
+        return y[:, :, :height, self.first : self.first + width]
+
+
+def shift_down(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+    """Every row moved one down; zeros enter at the top."""
+    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+
+
+def shift_right(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+    """Every column moved one to the right; zeros enter at the left."""
+    return F.pad(x, (1, 0))[:, :, :, :-1]
+
+
+def concat_elu(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h w"]:
+    """ELU of x and of -x, as twice the channels."""
+    return F.elu(torch.cat([x, -x], 1))
+
+
 def causal_mask(kernel: int, see_self: bool) -> Float[Tensor, "kernel kernel"]:
     """1 where a kernel may look: above the middle, left of it, and at it if ``see_self``."""
     middle = kernel // 2
@@ -125,6 +205,19 @@ def causal_mask(kernel: int, see_self: bool) -> Float[Tensor, "kernel kernel"]:
     mask[:middle] = 1
     mask[middle, : middle + see_self] = 1
     return mask
+
+
+@contextmanager
+def fixed_weights(module: nn.Module) -> Iterator[None]:
+    """Within it no layer works out its weight anew, for thousands of passes without training."""
+    held = layers(module)
+    for layer in held:
+        layer.fixed = layer.weight.detach()
+    try:
+        yield
+    finally:
+        for layer in held:
+            layer.fixed = None
 
 
 @torch.no_grad()

@@ -2,26 +2,26 @@
 
 import math
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maelib.config import Config
+from maelib.config import COLOUR_DECODERS, POSITIONS, Config
 from maelib.decoders import PixelCNN, ResNetDecoder
-from maelib.encoders import ResNetEncoder
-from maelib.flows import FlowPrior
+from maelib.encoders import DenseNetEncoder, ResNetEncoder
+from maelib.flows import ConvFlowPrior, FlowPrior
 from maelib.layers import initialise_from_data
+from maelib.pixelcnnpp import CODE_SIZE, FullPixelCNN, SmallPixelCNN
 
 
 class VAE(nn.Module):
-    """A VAE of binary images with any encoder, prior and decoder of the package's kind."""
+    """A VAE with any encoder, prior and decoder of the package's kind; z is a vector for each."""
 
     def __init__(self, encoder: nn.Module, prior: FlowPrior, decoder: nn.Module):
         super().__init__()
         self.encoder, self.prior, self.decoder = encoder, prior, decoder
 
     def forward(
-        self, x: Float[Tensor, "batch 1 h w"], eps: Float[Tensor, "batch latent"]
+        self, x: Float[Tensor, "batch c h w"], eps: Float[Tensor, "batch latent"]
     ) -> tuple[
         Float[Tensor, " batch"],
         Float[Tensor, " batch"],
@@ -38,11 +38,10 @@ class VAE(nn.Module):
         return -self.log_likelihood(x, z), kl, mu, logvar
 
     def log_likelihood(
-        self, x: Float[Tensor, "batch 1 h w"], z: Float[Tensor, "batch latent"]
+        self, x: Float[Tensor, "batch c h w"], z: Float[Tensor, "batch latent"]
     ) -> Float[Tensor, " batch"]:
-        """log p(x|z) in nats for each image, from the pixels' logits."""
-        logits = self.decoder(z, x)
-        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        """log p(x|z) in nats for each image."""
+        return self.decoder.log_prob(self.decoder(z, x), x)
 
 
 def log_normal(
@@ -54,6 +53,8 @@ def log_normal(
 
 def build(config: Config) -> VAE:
     """The model of a configuration, with its layers' plain initial values."""
+    if config.decoder in COLOUR_DECODERS:
+        return _build_colour(config)
     encoder = ResNetEncoder(config.latent, config.encoder_channels, config.encoder_hidden)
     prior = FlowPrior(config.latent, config.flow_hidden, config.flow_pairs)
     if config.decoder == "pixelcnn":
@@ -63,6 +64,14 @@ def build(config: Config) -> VAE:
     return VAE(encoder, prior, decoder)
 
 
-def initialise(model: VAE, x: Float[Tensor, "batch 1 h w"], eps: Tensor) -> None:
+def _build_colour(config: Config) -> VAE:
+    maps = config.latent // POSITIONS
+    encoder = DenseNetEncoder(maps, config.growth, config.dense_steps)
+    prior = ConvFlowPrior(maps, CODE_SIZE, config.flow_hidden, 2 * config.flow_pairs)
+    kind = SmallPixelCNN if config.decoder == COLOUR_DECODERS[0] else FullPixelCNN
+    return VAE(encoder, prior, kind(maps, config.channels, config.blocks, config.mixtures))
+
+
+def initialise(model: VAE, x: Float[Tensor, "batch c h w"], eps: Tensor) -> None:
     """Data-dependent initialisation of the whole model on one batch of images."""
     initialise_from_data(model, lambda: model(x, eps))

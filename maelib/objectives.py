@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from maelib.divergences import mean_kl_per_dimension, mpd, pairwise_kl, std
+from maelib.divergences import gaussian_kl, mean_kl_per_dimension, mpd, pairwise_kl, std
 
 DIVERSE_FORMS = ("tempered", "mean", "pairwise")
 
@@ -49,9 +50,36 @@ def diverse_loss(
     if alpha == 0:
         return mu.new_zeros(())
     if form == "pairwise":
-        return alpha * F.softplus(-pairwise_kl(mu, logvar)).sum(1).mean()
+        return alpha * mean_pairwise_softplus(mu, logvar)
     temperature = alpha if form == "tempered" else 1.0
     return alpha * F.softplus(-mean_kl_per_dimension(mu, logvar) / temperature).sum()
+
+
+def mean_pairwise_softplus(
+    mu: Float[Tensor, "batch latent"],
+    logvar: Float[Tensor, "batch latent"],
+    elements: int = 2**22,
+) -> Float[Tensor, ""]:
+    """mean_pairs sum_k softplus(-KL_k), the estimate of Eq. (8).
+
+    A part of the pairs is formed at a time, about ``elements`` numbers, and again for the
+    gradient: memory does not grow with batch^2 * latent.
+    """
+    batch, latent = mu.shape
+    rows = max(1, elements // mu.numel())
+    if rows >= batch:
+        return F.softplus(-pairwise_kl(mu, logvar)).sum(1).mean()
+    total = sum(
+        checkpoint(_softplus_sum, m, v, mu, logvar, use_reentrant=False)
+        for m, v in zip(mu.split(rows), logvar.split(rows), strict=True)
+    )
+    # The pairs of an image with itself have KL_k = 0 for every k, and no gradient.
+    return (total - batch * latent * math.log(2)) / (batch * (batch - 1))
+
+
+def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Tensor:
+    kl = gaussian_kl(mu1[:, None], logvar1[:, None], mu2[None], logvar2[None])
+    return F.softplus(-kl).sum()
 
 
 def with_free_bits(kl: Float[Tensor, ""], free_bits: float) -> Float[Tensor, ""]:

@@ -1,20 +1,24 @@
 """Every table and figure of a preset, written from the results and models there are."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
 from maelib import claims, data, figures, results, tables
-from maelib.config import PRESETS, Config
+from maelib.claims import Verdict
+from maelib.config import COLOUR_DECODERS, PRESETS, Config, default_free_bits
 from maelib.results import Record
 from maelib.runs import load_model
 
-STAND_INS = ("digits",)
+Judge = Callable[[list[Record]], list[Verdict]]
+OTHER_DECODERS = COLOUR_DECODERS[1:]
+STAND_INS = ("digits", "photos")
 
 
 def write_all(preset: str, dataset: str, root: Path, runs: Path) -> Path:
-    """Tables 1, 2, 4 and Figures 1, 2, 3 of a preset; ``dataset`` is mnist or its stand-in.
+    """Tables 1 to 4 and Figures 1 to 4 of a preset; ``dataset`` is mnist or its stand-in.
 
     Records in ``runs`` are first published to ``root``/results. Returns the folder written to.
     """
@@ -25,6 +29,7 @@ def write_all(preset: str, dataset: str, root: Path, runs: Path) -> Path:
     records = [r for r in everything if r.config.preset == preset]
     digits = [r for r in records if r.config.dataset == dataset]
     write_tables(digits, records, folder)
+    write_colour_tables(records, "photos" if dataset in STAND_INS else "cifar10", folder)
     figures.save(figures.figure1(), folder / "figure1")
     figures.save(figures.forms_figure(digits), folder / "three_forms")
     shown = [r for r in records if r.config.dataset not in STAND_INS or dataset in STAND_INS]
@@ -59,51 +64,78 @@ def write_tables(digits: list[Record], records: list[Record], folder: Path) -> N
                 " omniglot_lake is not the OMNIGLOT of Table 1b: do not compare its numbers."
             )
             tables.write(table, text, folder / "omniglot_lake")
-    by_seed = [
-        v
-        for seed in sorted({r.config.seed for r in digits})
-        for v in _verdicts([r for r in digits if r.config.seed == seed])
+    binary = (claims.verdicts, claims.clustering_verdicts)
+    tables.write(tables.verdict_table(by_seed(digits, *binary)), words, folder / "claims")
+
+
+def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
+    """Table 3 and its claim, from CIFAR-10's runs or those of its stand-in."""
+    colours = [r for r in records if r.config.dataset == name]
+    words = tables.caption(colours)
+    if name in STAND_INS:
+        words += f" {name} stands in for CIFAR-10: do not compare its numbers with the paper's."
+    tables.write(tables.table3(colours), words + " Bits/dim.", folder / "table3")
+    table = tables.verdict_table(by_seed(colours, claims.colour_verdicts))
+    tables.write(table, words + " NLL in nats per image.", folder / "claims_colour")
+
+
+def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
+    """The verdicts of ``judges`` on the runs of each seed."""
+    seeds = sorted({r.config.seed for r in records}) or [0]
+    return [
+        verdict
+        for seed in seeds
+        for judge in judges
+        for verdict in judge([r for r in records if r.config.seed == seed])
     ]
-    tables.write(tables.verdict_table(by_seed), words, folder / "claims")
-
-
-def _verdicts(records: list[Record]) -> list[claims.Verdict]:
-    return claims.verdicts(records) + claims.clustering_verdicts(records)
 
 
 def draw(records: list[Record], runs: Path) -> dict[str, Figure]:
-    """Figures 2 and 3 of each data set by file name, where the weights of MAE and VLAE are."""
+    """Figures 2, 3 and 4 of each data set by file name, where MAE's and VLAE's weights are."""
     pictures = {}
-    for name in ("mnist", "digits", "omniglot", "omniglot_lake"):
+    for name in sorted({r.config.dataset for r in records}):
         pictures |= _draw([r for r in records if r.config.dataset == name], runs)
     return pictures
 
 
 def _draw(records: list[Record], runs: Path) -> dict[str, Figure]:
-    mae = _first(records, runs, lambda c: c.objective == "mae" and c.diverse == "tempered")
-    vlae = _first(records, runs, lambda c: c.objective == "vlae" and c.free_bits > 0)
+    mae = _main(records, runs, "mae")
+    vlae = _main(records, runs, "vlae")
     if mae is None:
         return {}
     dataset, preset = data.load(mae.config.dataset), mae.config.preset
     model, end = _load(mae, runs), dataset.name
+    other = None if vlae is None else _load(vlae, runs)
+    if end in data.COLOUR:
+        return {} if other is None else _greedy_and_sampled(
+            figures.figure4, f"figure4_{end}", model, other, dataset, preset
+        )  # fmt: skip
     pictures = {f"figure3_{end}": figures.figure3(model, dataset, preset)}
-    if vlae is not None:
-        other = _load(vlae, runs)
-        greedy, drawn = (
-            figures.figure2(model, other, dataset, preset, greedy) for greedy in (True, False)
-        )
-        pictures |= {f"figure2_{end}": greedy, f"figure2_{end}_sampled": drawn}
+    if other is not None:
+        name = f"figure2_{end}"
+        pictures |= _greedy_and_sampled(figures.figure2, name, model, other, dataset, preset)
     return pictures
 
 
-def _first(records: list[Record], runs: Path, wanted) -> Record | None:
-    """The wanted record that is the paper's main choice, alpha 1 and beta 0.5, if it is there."""
-    there = [r for r in records if wanted(r.config) and _weights(r, runs).exists()]
+def _greedy_and_sampled(picture: Callable[..., Figure], name: str, *what: object) -> dict:
+    return {name: picture(*what), f"{name}_sampled": picture(*what, greedy=False)}
+
+
+def _main(records: list[Record], runs: Path, objective: str) -> Record | None:
+    """The run with weights at hand that is nearest to the paper's main choice of settings."""
+    there = [
+        r for r in records
+        if r.config.objective == objective and r.config.diverse in ("tempered", "none")
+        and _weights(r, runs).exists()
+    ]  # fmt: skip
     return min(there, key=lambda r: (_distance(r.config), r.config.seed), default=None)
 
 
 def _distance(config: Config) -> float:
-    return abs(config.alpha - 1) + abs(config.beta - 0.5) + config.free_bits / 1000
+    alpha, beta = (0.5, 1.0) if config.dataset in data.COLOUR else (1.0, 0.5)
+    far = abs(config.alpha - alpha) + abs(config.beta - beta) if config.objective == "mae" else 0.0
+    usual = default_free_bits(config.objective, config.dataset)
+    return far + abs(config.free_bits - usual) / 1000 + (config.decoder in OTHER_DECODERS)
 
 
 def _weights(record: Record, runs: Path) -> Path:

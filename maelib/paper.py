@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from maelib.config import Config
+from maelib.data import COLOUR
 
 
 @cache
@@ -31,4 +32,6 @@ def _describes(row: dict, config: Config) -> bool:
         return (row.get("alpha"), row.get("beta")) == (config.alpha, config.beta)
     if config.objective == "vae":
         return row["model"].startswith("ResNet")
+    if config.dataset in COLOUR:  # Table 3 has one VLAE, and free bits are of no concern there
+        return row["model"] == "VLAE"
     return row["model"].startswith("VLAE") and ("w.o" not in row["model"]) == (config.free_bits > 0)

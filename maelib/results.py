@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from maelib.checkpoints import write_json
-from maelib.config import PROTOCOL, Config
+from maelib.config import PROTOCOL, Config, from_json
 
 SCHEMA = 1
 
@@ -39,10 +39,16 @@ class Record:
         p = self.protocol
         return (
             f"{self.config.label()} on {self.config.dataset}, preset {self.config.preset}, seed "
-            f"{self.config.seed}; NLL: k = {p['nll_k']}, {p['nll_images']} test images, "
-            f"{p['binarisations']} binarisation; other measures: {p['test_images']} test images; "
+            f"{self.config.seed}; NLL: k = {p['nll_k']}, {p['nll_images']} test images; other "
+            f"measures: {p['test_images']} test images{binarised(p)}; "
             f"commit {self.provenance['commit']}"
         )
+
+
+def binarised(protocol: dict) -> str:
+    """How many binarisations a record's protocol saw; nothing for colour images."""
+    count = protocol["binarisations"]
+    return f", {count} seeded binarisation" + "s" * (count > 1) if count else ""
 
 
 def write(record: Record, path: Path) -> None:
@@ -56,9 +62,8 @@ def read(path: Path) -> Record:
         content = json.loads(path.read_text())
         schema = content.pop("schema")
         content.pop("protocol_version")
-        config = content.pop("config")
-        config["encoder_channels"] = tuple(config["encoder_channels"])
-        record = Record(config=Config(**config), **content)
+        config = from_json(content.pop("config"))
+        record = Record(config=config, **content)
     except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise ValueError(f"{path.name} is not a maelib result ({problem}).") from problem
     if schema != SCHEMA:

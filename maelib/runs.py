@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from maelib import data, results
 from maelib.checkpoints import save_tensors, write_json
-from maelib.config import Config
+from maelib.config import Config, from_json
 from maelib.evaluation import VERSION, measure
 from maelib.model import VAE, build
 from maelib.paths import default_out_dir
@@ -118,9 +118,7 @@ def load_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder.name} is not a run: it has no config.json.")
-    content = json.loads(path.read_text())
-    content["encoder_channels"] = tuple(content["encoder_channels"])
-    return Config(**content)
+    return from_json(json.loads(path.read_text()))
 
 
 def load_model(folder: Path, device: torch.device) -> VAE:

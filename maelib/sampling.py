@@ -1,7 +1,9 @@
 """Drawing images: from a code, from the prior, and from another image's posterior.
 
-Every pixel compares its probability with a number ``uniform`` drawn beforehand, so that an image
-is a deterministic function of z and ``uniform``; 0.5 everywhere is greedy decoding.
+Every pixel is decided by numbers ``uniform`` drawn beforehand, one a pixel for binary images
+(1 where the pixel's probability exceeds it), four for colour ones (the mixture's component and
+the three colours), so that an image is a deterministic function of z and ``uniform``. Greedy
+decoding is 0.5 everywhere, and for colours the most probable component (``argmax``).
 """
 
 import torch
@@ -9,20 +11,70 @@ from jaxtyping import Float
 from torch import Tensor
 
 from maelib.decoders import PixelCNN
-from maelib.layers import MaskedConv2d, WeightNorm
+from maelib.layers import MaskedConv2d, WeightNorm, fixed_weights
+from maelib.likelihoods import draw_from_mixture
 from maelib.model import VAE
+from maelib.pixelcnnpp import FullPixelCNN, SmallPixelCNN
 
 
 @torch.no_grad()
 def decode(
     decoder: torch.nn.Module,
     z: Float[Tensor, "batch latent"],
-    uniform: Float[Tensor, "batch 1 h w"],
-) -> Float[Tensor, "batch 1 h w"]:
-    """Images from p(x|z): pixel = 1 where its probability, given those before it, > uniform."""
-    if decoder.autoregressive:
-        return decode_pixels(decoder, z, uniform)
-    return (decoder(z).sigmoid() > uniform).to(z.dtype)
+    uniform: Float[Tensor, "batch numbers h w"],
+    argmax: bool = False,
+) -> Float[Tensor, "batch c h w"]:
+    """Images from p(x|z), as the numbers ``uniform`` decide."""
+    with fixed_weights(decoder):
+        if isinstance(decoder, SmallPixelCNN):
+            return decode_window(decoder, z, uniform, argmax)
+        if isinstance(decoder, FullPixelCNN):
+            return decode_colour_reference(decoder, z, uniform, argmax)
+        if decoder.autoregressive:
+            return decode_pixels(decoder, z, uniform)
+        return (decoder(z).sigmoid() > uniform).to(z.dtype)
+
+
+@torch.no_grad()
+def decode_colour_reference(
+    decoder: SmallPixelCNN | FullPixelCNN,
+    z: Float[Tensor, "batch latent"],
+    uniform: Float[Tensor, "batch 4 h w"],
+    argmax: bool = False,
+) -> Float[Tensor, "batch 3 h w"]:
+    """Colour images by a full forward pass for every pixel (the code's features are kept)."""
+    code = decoder.pyramid(z)
+    x = z.new_zeros(len(z), *decoder.shape)
+    for row in range(x.shape[2]):
+        for column in range(x.shape[3]):
+            at = (..., slice(row, row + 1), slice(column, column + 1))
+            x[at] = draw_from_mixture(decoder.given_code(x, code)[at], uniform[at], argmax)
+    return x
+
+
+@torch.no_grad()
+def decode_window(
+    decoder: SmallPixelCNN,
+    z: Float[Tensor, "batch latent"],
+    uniform: Float[Tensor, "batch 4 h w"],
+    argmax: bool = False,
+) -> Float[Tensor, "batch 3 h w"]:
+    """``decode_colour_reference``, each pixel from the piece of the image that it sees.
+
+    The piece ends at the image's border, so that the layers' own zeros stand where they do in a
+    full pass; elsewhere the zeros around the piece lie too far off to reach the pixel.
+    """
+    *_, features = decoder.pyramid(z)
+    x = z.new_zeros(len(z), *decoder.shape)
+    for row in range(x.shape[2]):
+        for column in range(x.shape[3]):
+            top, left = max(0, row - decoder.above), max(0, column - decoder.side)
+            piece = (..., slice(top, row + 1), slice(left, column + decoder.side + 1))
+            output = decoder.given_features(x[piece], features[piece])
+            pixel = output[:, :, -1:, column - left : column - left + 1]
+            at = (..., slice(row, row + 1), slice(column, column + 1))
+            x[at] = draw_from_mixture(pixel, uniform[at], argmax)
+    return x
 
 
 @torch.no_grad()
@@ -89,7 +141,7 @@ class _PixelCache:
 
 @torch.no_grad()
 def posterior_mean_code(
-    model: VAE, x: Float[Tensor, "batch 1 h w"], generator: torch.Generator, samples: int = 50
+    model: VAE, x: Float[Tensor, "batch c h w"], generator: torch.Generator, samples: int = 50
 ) -> Float[Tensor, "batch latent"]:
     """The mean of ``samples`` draws from q(z|x), the code of the paper's reconstructions."""
     mu, logvar = model.encoder(x)
@@ -99,22 +151,28 @@ def posterior_mean_code(
 
 
 def reconstruct(
-    model: VAE, x: Float[Tensor, "batch 1 h w"], generator: torch.Generator, greedy: bool = True
-) -> Float[Tensor, "batch 1 h w"]:
+    model: VAE, x: Float[Tensor, "batch c h w"], generator: torch.Generator, greedy: bool = True
+) -> Float[Tensor, "batch c h w"]:
     """Images decoded from the posterior's code of ``x``, greedily or by sampling each pixel."""
     z = posterior_mean_code(model, x, generator)
-    return decode(model.decoder, z, _uniform(x.shape, generator, greedy))
+    return decode(model.decoder, z, _uniform(len(x), model, generator, greedy), greedy)
 
 
 def sample(
-    model: VAE, count: int, generator: torch.Generator, size: int = 28
-) -> Float[Tensor, "count 1 h w"]:
-    """``count`` images from the model: z from the prior, then the pixels."""
+    model: VAE, count: int, generator: torch.Generator, argmax: bool = False
+) -> Float[Tensor, "count c h w"]:
+    """``count`` images from the model: z from the prior, then the pixels.
+
+    ``argmax`` takes the most probable component of each colour pixel's mixture, as the authors'
+    implementation did, in place of a random one; binary images have no components.
+    """
     z = model.prior.sample(count, generator)
-    return decode(model.decoder, z, _uniform((count, 1, size, size), generator, False))
+    return decode(model.decoder, z, _uniform(count, model, generator, False), argmax)
 
 
-def _uniform(shape: tuple[int, ...], generator: torch.Generator, greedy: bool) -> Tensor:
+def _uniform(count: int, model: VAE, generator: torch.Generator, greedy: bool) -> Tensor:
+    channels, height, width = model.decoder.shape
+    shape = (count, channels if channels == 1 else 4, height, width)
     if greedy:
-        return torch.full(tuple(shape), 0.5, device=generator.device)
-    return torch.rand(tuple(shape), generator=generator, device=generator.device)
+        return torch.full(shape, 0.5, device=generator.device)
+    return torch.rand(shape, generator=generator, device=generator.device)

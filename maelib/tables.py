@@ -7,7 +7,8 @@ import pandas as pd
 
 from maelib import paper
 from maelib.claims import Verdict
-from maelib.results import Record
+from maelib.config import COLOUR_DECODERS
+from maelib.results import Record, binarised
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
 COLLAPSE = (
@@ -33,6 +34,22 @@ def table2(records: list[Record]) -> pd.DataFrame:
         for size in sizes
     ]
     return _table("table2", columns, records)
+
+
+def table3(records: list[Record]) -> pd.DataFrame:
+    """Table 3: bits/dim on CIFAR-10, a column for each of our decoders."""
+    _require_one_protocol(records)
+    rows = paper.tables()["table3"]["rows"]
+    return pd.DataFrame([_table3_row(row, records) for row in rows])
+
+
+def _table3_row(printed: dict, records: list[Record]) -> dict:
+    row = {"model": row_name(printed), "bpd paper": _printed(printed, "bpd")}
+    for decoder in COLOUR_DECODERS:
+        ours = [r for r in _runs_of("table3", printed, records) if r.config.decoder == decoder]
+        values = [r.measurements["bpd"] for r in ours]
+        row[f"bpd ours ({decoder})"] = _mean(values) if printed.get("reimpl") else QUOTED
+    return row
 
 
 def table4(records: list[Record]) -> pd.DataFrame:
@@ -98,8 +115,8 @@ def caption(records: list[Record]) -> str:
     seeds = ", ".join(str(s) for s in sorted({r.config.seed for r in records}))
     return (
         f"Data: {first.dataset}; preset: {first.preset}; seeds: {seeds}; NLL with k = "
-        f"{p['nll_k']} on {p['nll_images']} test images, other measures on {p['test_images']}, "
-        f"{p['binarisations']} seeded binarisation; commit {commits}."
+        f"{p['nll_k']} on {p['nll_images']} test images, other measures on {p['test_images']}"
+        f"{binarised(p)}; commit {commits}."
     )
 
 
@@ -135,13 +152,17 @@ def _table(name: str, measures: tuple[str, ...] | list[str], records: list[Recor
 
 
 def _row(table: str, printed: dict, measures, records: list[Record]) -> dict:
-    ours = [r for r in records if paper.find_row(table, r.config) is printed and _is_default(r)]
+    ours = _runs_of(table, printed, records)
     row = {"model": row_name(printed)}
     for measure in measures:
         row[f"{measure} paper"] = _printed(printed, measure)
         values = [r.measurements[measure] for r in ours if measure in r.measurements]
         row[f"{measure} ours"] = _mean(values) if printed.get("reimpl") else QUOTED
     return row
+
+
+def _runs_of(table: str, printed: dict, records: list[Record]) -> list[Record]:
+    return [r for r in records if paper.find_row(table, r.config) is printed and _is_default(r)]
 
 
 def row_name(printed: dict) -> str:

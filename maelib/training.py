@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from maelib import checkpoints, rng
 from maelib.config import Config
-from maelib.data import Dataset, binarise
+from maelib.data import Dataset, as_input
 from maelib.model import VAE, build, initialise
 from maelib.objectives import Terms, mae_loss
 
@@ -115,14 +115,14 @@ def train(
     return state.best, progress
 
 
-def start(config: Config, images: UInt8[Tensor, "n 1 h w"], device: torch.device) -> State:
+def start(config: Config, images: UInt8[Tensor, "n c h w"], device: torch.device) -> State:
     """A fresh state: weights drawn from the seed, then initialised on the first images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config.seed, "weights"))
         model = build(config)
     model = model.to(device, memory_format=torch.channels_last)
     noise = rng.generator(config.seed, "initialise", device=device)
-    first = binarise(images[: config.init_images], noise)
+    first = as_input(images[: config.init_images], noise)
     eps = torch.randn(len(first), config.latent, generator=noise, device=device)
     initialise(model, first, eps)
     optimizer = adam(model, config)
@@ -136,7 +136,7 @@ def adam(model: VAE, config: Config) -> torch.optim.Adam:
 
 
 def train_step(
-    state: State, config: Config, images: UInt8[Tensor, "n 1 h w"], per_epoch: int, total: int
+    state: State, config: Config, images: UInt8[Tensor, "n c h w"], per_epoch: int, total: int
 ) -> Terms:
     """One update of the weights and of their average."""
     step = state.progress.step
@@ -157,14 +157,14 @@ def train_step(
 
 
 def draw_batch(
-    config: Config, images: UInt8[Tensor, "n 1 h w"], step: int, per_epoch: int
-) -> tuple[Float[Tensor, "batch 1 h w"], Float[Tensor, "batch latent"]]:
+    config: Config, images: UInt8[Tensor, "n c h w"], step: int, per_epoch: int
+) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch latent"]]:
     """The binarised images and the posterior noise of a step, from the seed alone."""
     epoch, position = divmod(step, per_epoch)
     order = torch.randperm(len(images), generator=rng.generator(config.seed, "order", epoch))
     chosen = order[position * config.batch_size :][: config.batch_size].to(images.device)
     noise = rng.generator(config.seed, "step", step, device=images.device)
-    x = binarise(images[chosen], noise)
+    x = as_input(images[chosen], noise)
     eps = torch.randn(len(x), config.latent, generator=noise, device=images.device)
     return x, eps
 
@@ -194,7 +194,7 @@ def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: in
 
 
 def record_interval(
-    state: State, config: Config, val: UInt8[Tensor, "n 1 h w"], per_epoch: int
+    state: State, config: Config, val: UInt8[Tensor, "n c h w"], per_epoch: int
 ) -> None:
     """Validate the average, keep it if it is the best, and record the curves since the last."""
     progress = state.progress
@@ -216,12 +216,12 @@ def record_interval(
 
 
 @torch.no_grad()
-def validate(model: VAE, images: UInt8[Tensor, "n 1 h w"], batch: int = 500) -> tuple[float, float]:
+def validate(model: VAE, images: UInt8[Tensor, "n c h w"], batch: int = 500) -> tuple[float, float]:
     """Mean RE and KL in nats over images whose binarisation and noise never change."""
     noise = rng.generator(0, "validation", device=images.device)
     re_sum = kl_sum = 0.0
     for chunk in images.split(batch):
-        x = binarise(chunk, noise)
+        x = as_input(chunk, noise)
         latent = model.prior.latent
         eps = torch.randn(len(x), latent, generator=noise, device=images.device)
         re, kl, _, _ = model(x, eps)

@@ -15,7 +15,7 @@ def posteriors(n=40, latent=3, spread=1.0, seed=0):
 
 def test_mutual_information_against_loops():
     sample = posteriors()
-    info, _ = collapse.mutual_information(*sample, rows=7)
+    info, _ = collapse.mutual_information(*sample, elements=840)
     assert float(info) == pytest.approx(collapse.mutual_information_reference(*sample), abs=1e-4)
 
 

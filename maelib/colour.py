@@ -1,0 +1,94 @@
+"""Colour images of 32x32: CIFAR-10, and crops of two photographs that stand in for it.
+
+cifar10  Krizhevsky's 60,000 images of 10 classes, as torchvision reads them.
+photos   crops of the two photographs that scikit-learn ships; their numbers mean nothing for
+         CIFAR-10. Training, validation and test crops come from different parts of the pictures.
+"""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from maelib import rng
+from maelib.download import fetch, sha256
+
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+CIFAR_FOLDER = "cifar-10-batches-py"
+# torchvision unpickles these files, so none is opened whose SHA-256 is not the original's.
+CIFAR_FILES = {
+    "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+    "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+    "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+    "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+    "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+    "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+    "batches.meta": "f962466ef690d46b226450fb9aadc74ba4bc64a76aa526b5827fe4bc5c7125cb",
+}
+Images = UInt8[Tensor, "n 3 32 32"]
+Labels = Int64[Tensor, " n"]
+# Columns of a 640-pixel wide photograph: the three parts share no pixel.
+PHOTO_PARTS = {"train": (0, 480), "val": (480, 544), "test": (544, 640)}
+
+
+def find_cifar(roots: list[Path]) -> Path | None:
+    """The first data folder that holds any of CIFAR-10's files."""
+    return next(
+        (r for r in roots if any((r / CIFAR_FOLDER / name).exists() for name in CIFAR_FILES)), None
+    )
+
+
+def download_cifar(root: Path) -> None:
+    """CIFAR-10's archive, unpacked into ``root``; its members are checked when they are read."""
+    archive = root / "cifar-10-python.tar.gz"
+    fetch([CIFAR_URL], archive, None, timeout=30.0)
+    try:
+        with tarfile.open(archive) as packed:
+            packed.extractall(root, filter="data")
+    except (tarfile.TarError, EOFError) as problem:
+        raise OSError(f"{archive.name} is cut off or altered; try again.") from problem
+    finally:
+        archive.unlink()
+
+
+def read_cifar(root: Path) -> tuple[Images, Labels, Images, Labels]:
+    """The 50,000 training and 10,000 test images with their labels, in the original order."""
+    from torchvision.datasets import CIFAR10
+
+    for name, digest in CIFAR_FILES.items():
+        path = root / CIFAR_FOLDER / name
+        if not path.exists() or sha256(path) != digest:
+            raise OSError(
+                f"{CIFAR_FOLDER}/{name} is missing or altered (its SHA-256 is not CIFAR-10's); "
+                f"restore it, or delete the folder {CIFAR_FOLDER} so that it is downloaded anew."
+            )
+    train, test = (CIFAR10(root, train=flag, download=False) for flag in (True, False))
+    return _images(train.data), _labels(train.targets), _images(test.data), _labels(test.targets)
+
+
+def photo_crops(part: str, count: int) -> tuple[Images, Labels]:
+    """``count`` seeded crops of one of ``PHOTO_PARTS``; the label says which photograph."""
+    from sklearn.datasets import load_sample_images
+
+    photos = np.stack(load_sample_images().images)  # [2, 427, 640, 3]
+    draw = rng.generator(0, "photos", part)
+    low, high = PHOTO_PARTS[part]
+    rows = torch.randint(0, photos.shape[1] - 32, (count,), generator=draw).tolist()
+    columns = torch.randint(low, high - 32, (count,), generator=draw).tolist()
+    which = torch.randint(0, 2, (count,), generator=draw)
+    crops = [
+        photos[w, r : r + 32, c : c + 32]
+        for w, r, c in zip(which.tolist(), rows, columns, strict=True)
+    ]
+    return _images(np.stack(crops)), which
+
+
+def _images(channels_last: np.ndarray) -> Images:
+    return torch.from_numpy(channels_last).permute(0, 3, 1, 2).contiguous()
+
+
+def _labels(labels: list[int]) -> Labels:
+    return torch.tensor(labels)
