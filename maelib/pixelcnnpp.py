@@ -54,7 +54,7 @@ class GatedBlock(nn.Module):
         self.first = conv(2 * channels, channels)
         self.beside = Conv2d(2 * beside, channels, 1) if beside else None
         self.second = (second or conv)(2 * channels, 2 * channels, init_scale=0.1)
-        self.code = Conv2d(channels, 2 * channels, 1, init_scale=0.1)
+        self.code = Conv2d(channels, 2 * channels, 1)
 
     def forward(
         self,
