@@ -56,16 +56,16 @@ def make_project(folder):
 
 
 def environment():
-    """That of a machine without data sets, a network or a second core."""
+    """That of a machine without data sets and network."""
     return os.environ | {
         "PYTHONPATH": str(ROOT), "MAELIB_OFFLINE": "1", "MAELIB_DATA": "/nowhere",
-        "OMP_NUM_THREADS": "1",
+        "OMP_WAIT_POLICY": "passive",
     }  # fmt: skip
 
 
 def start(folder, *more, **options):
     return subprocess.Popen(
-        [*REPRODUCE, *(more or ("--cores", "1"))], cwd=folder, env=environment(), text=True,
+        [*REPRODUCE, *(more or ("--cores", "2"))], cwd=folder, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
     )  # fmt: skip
 
