@@ -46,19 +46,21 @@ localrules:
 rule reproduce:
     input:
         TARGETS,
+    log:
+        notebook=f"build/{PRESET}/{DATASET}-08_tables_and_figures.ipynb",
     message:
         f"tables and figures of preset {PRESET}"
     run:
+        missing = [Path(target).stem for target in TARGETS if not Path(target).exists()]
         try:
             write_all(PRESET, DATASET, project_root(), default_out_dir())
             shell(
-                "{PAPERMILL} notebooks/08_tables_and_figures.ipynb"
-                " build/{PRESET}/{DATASET}-08_tables_and_figures.ipynb"
+                "{PAPERMILL} notebooks/08_tables_and_figures.ipynb {log:q}"
                 " -p preset {PRESET} -p dataset {DATASET}"
             )
         finally:
-            for missing in (Path(target) for target in TARGETS if not Path(target).exists()):
-                print(f"not finished: {missing.stem}; if it failed, its notebook is in build/")
+            for name in missing:
+                print(f"not finished: {name}; if it failed, its notebook is in build/")
 
 
 # Of the results there are, whichever are missing.

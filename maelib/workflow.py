@@ -11,9 +11,14 @@ from maelib.experiments import TELLING, Experiment, choose
 from maelib.paths import default_out_dir
 
 LESSONS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
-NOTEBOOKS = {"mnist": "04_mnist_mae", "forms": "04_mnist_mae", "omniglot": "05_omniglot_mae"}
+NOTEBOOKS = {
+    "mnist": "04_mnist_mae",
+    "forms": "04_mnist_mae",
+    "omniglot": "05_omniglot_mae",
+    "cifar10": "07_cifar10_mae",
+}
 # The data set of a table's runs where it is not the one that was asked for.
-DATASETS = {"omniglot": "omniglot_lake"}
+DATASETS = {"omniglot": "omniglot_lake", "cifar10": "cifar10"}
 
 
 @dataclass(frozen=True)
