@@ -17,8 +17,8 @@ help: ## list these commands
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-reproduce: .venv/.installed ## run every notebook at PRESET (quick | laptop | paper) and write tables and figures
-	$(BIN)/python -m maelib.reproduce --preset $(PRESET)
+reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | paper); ARGS=-n shows it
+	@$(BIN)/python -m maelib.reproduce --preset $(PRESET) $(ARGS)
 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
 	$(BIN)/python -m pytest -q
@@ -36,4 +36,4 @@ format: .venv/.installed ## apply the style
 	$(BIN)/ruff format .
 
 clean: ## delete what make reproduce and make test leave behind, finished runs excepted
-	rm -rf build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis *.egg-info

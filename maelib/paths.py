@@ -23,5 +23,5 @@ def data_roots() -> list[Path]:
 
 
 def default_out_dir() -> Path:
-    """The folder that holds the runs: runs/ in the project."""
-    return project_root() / "runs"
+    """The folder that holds the runs: $MAELIB_RUNS, else runs/ in the project."""
+    return Path(os.environ.get("MAELIB_RUNS") or project_root() / "runs")

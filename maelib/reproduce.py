@@ -1,83 +1,94 @@
-"""``make reproduce``: run the notebooks headless, then write the tables and figures.
+"""``make reproduce``: has Snakemake make what is missing, then names what failed.
 
-python -m maelib.reproduce --preset quick
+python -m maelib.reproduce --preset quick          # what make reproduce does
+python -m maelib.reproduce --preset quick -n       # what is missing; Snakemake's own options work
+python -m maelib.reproduce --preset paper --profile profiles/slurm
 """
 
 import argparse
+import fcntl
+import subprocess
 import sys
-import time
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from maelib import data
-from maelib.config import PRESETS
-from maelib.experiments import Experiment, choose
-from maelib.outputs import write_all
-from maelib.paths import default_out_dir, project_root
+from maelib.paths import project_root
 
-LESSONS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
-NOTEBOOKS = {"mnist": "04_mnist_mae", "forms": "04_mnist_mae", "omniglot": "05_omniglot_mae"}
+DRY = {"-n", "--dry-run", "--dryrun"}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run everything; 1 if a notebook failed (the others still ran), else 0."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--preset", default="quick", choices=tuple(PRESETS))
-    options.add_argument("--dataset", default="auto", help="auto, mnist or digits")
-    chosen = options.parse_args(arguments)
-    dataset = data.load(chosen.dataset)
-    print(dataset.describe(), flush=True)
-    jobs = plan(chosen.preset, dataset.name)
-    out = project_root() / "build" / chosen.preset
-    counters = [f"[{i}/{len(jobs)}]" for i in range(1, len(jobs) + 1)]
-    ran = [execute(*job, out, counter) for job, counter in zip(jobs, counters, strict=True)]
-    failed = [label for (label, *_), fine in zip(jobs, ran, strict=True) if not fine]
-    folder = write_all(chosen.preset, dataset.name, project_root(), default_out_dir())
-    print(f"tables and figures are in {folder.relative_to(project_root())}/")
-    for label in failed:
-        print(f"failed: {label}; its output up to the error is in build/{chosen.preset}/")
-    return int(bool(failed))
-
-
-def plan(preset: str, dataset: str) -> list[tuple[str, str, dict]]:
-    """What is run, in order: label, notebook, parameters."""
-    shared = {"preset": preset, "dataset": dataset}
-    lessons = [(name, name, {}) for name in LESSONS]
-    models = [_job(experiment, preset, dataset) for experiment in choose(preset)]
-    last = [(name, name, shared) for name in ("06_representations", "08_tables_and_figures")]
-    return [*lessons, *models, *last]
-
-
-def _job(experiment: Experiment, preset: str, dataset: str) -> tuple[str, str, dict]:
-    name = "omniglot_lake" if experiment.table == "omniglot" else dataset
-    label = experiment.config(preset, name).label()
-    parameters = {"preset": preset, "dataset": name, **experiment.settings}
-    return f"{name}-{label}", NOTEBOOKS[experiment.table], parameters
-
-
-def execute(label: str, notebook: str, parameters: dict, out: Path, counter: str) -> bool:
-    """Run one notebook; its executed copy goes to ``out``. Whether it ran through."""
-    import papermill
-    from papermill.exceptions import PapermillExecutionError
-
-    print(f"{counter} {label} ...", flush=True)
-    source = project_root() / "notebooks" / f"{notebook}.ipynb"
-    out.mkdir(parents=True, exist_ok=True)
-    begun = time.monotonic()
+    """Run everything; what failed is named at the end. 0 only if nothing did."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    presets = "smoke, quick, laptop or paper (default: %(default)s)"
+    parser.add_argument("--preset", default="quick", help=presets)
+    parser.add_argument("--dataset", default="auto", help="auto, mnist or digits")
+    options, more = parser.parse_known_args(arguments)
     try:
-        with warnings.catch_warnings():
-            # papermill warns that a notebook without parameters was given none.
-            warnings.simplefilter("ignore")
-            papermill.execute_notebook(
-                source, out / f"{label}.ipynb", parameters, cwd=source.parent,
-                progress_bar=sys.stderr.isatty(), kernel_name="python3",
-                extra_arguments=["--log-level=40"],
-            )  # fmt: skip
-    except PapermillExecutionError as problem:
-        print(f"{counter} {label} failed: {problem.ename}: {problem.evalue}", flush=True)
-        return False
-    print(f"{counter} {label} done in {time.monotonic() - begun:.0f} s", flush=True)
-    return True
+        return _reproduce(options.preset, options.dataset, more, project_root())
+    except OSError as problem:
+        print(f"maelib: error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("maelib: interrupted; the same command continues.", file=sys.stderr)
+        return 130
+
+
+def _reproduce(preset: str, dataset: str, more: list[str], root: Path) -> int:
+    cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
+    common = [*cores, *more, "--config", f"preset={preset}", f"dataset={dataset}"]
+    with sole(root) as handle:
+        unlock(root)
+        status = _snakemake(common, root, handle)
+        if status and not DRY & set(more):
+            _snakemake(["report", "--quiet", "all", *common], root, handle)
+    return status
+
+
+def _snakemake(arguments: list[str], root: Path, handle: int) -> int:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    process = subprocess.Popen(command, cwd=root, pass_fds=(handle,))
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+@contextmanager
+def sole(root: Path) -> Iterator[int]:
+    """A lock on the folder that dies with the last process that holds its file descriptor."""
+    path = root / ".snakemake" / "reproduce.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise BlockingIOError(
+                "another make reproduce is at work in this folder; wait for it or stop it."
+            ) from problem
+        yield file.fileno()
+
+
+def unlock(root: Path) -> None:
+    """Remove the lock that a killed Snakemake left; one started by hand that lives keeps its."""
+    if not any(_is_snakemake_in(root, process) for process in _processes()):
+        for lock in (root / ".snakemake" / "locks").glob("*.lock"):
+            lock.unlink(missing_ok=True)
+
+
+def _processes() -> Iterator:
+    import psutil
+
+    return psutil.process_iter(["cmdline", "cwd"])
+
+
+def _is_snakemake_in(root: Path, process) -> bool:
+    words = process.info["cmdline"] or []
+    called = any(Path(word).name == "snakemake" for word in words[:4])
+    return called and "--mode" not in words and process.info["cwd"] == str(root.resolve())
 
 
 if __name__ == "__main__":

@@ -132,8 +132,10 @@ def write(table: pd.DataFrame, text: str, stem: Path) -> None:
 
 def latex(table: pd.DataFrame, text: str) -> str:
     """A LaTeX table environment with the caption."""
-    rows = [" & ".join(_escape(str(v)) for v in row) for row in [table.columns, *table.values]]
-    body = " \\\\\n".join([rows[0] + " \\\\ \\hline\n" + rows[1], *rows[2:]])
+    head, *rows = [
+        " & ".join(_escape(str(v)) for v in row) for row in [table.columns, *table.values]
+    ]
+    body = head + " \\\\ \\hline\n" + " \\\\\n".join(rows)
     columns = "l" + "r" * (len(table.columns) - 1)
     return (
         "\\begin{table}\n\\centering\n\\begin{tabular}{" + columns + "}\n" + body

@@ -1,0 +1,115 @@
+"""What needs what: runs -> their results -> tables and figures; and the lessons, on their own.
+
+snakemake --cores all --config preset=quick             # make what is missing
+snakemake -n --config preset=laptop dataset=mnist       # show what is missing
+
+A result's name holds its run's key (configuration, data digest, protocol version). So a result
+that exists is one that is wanted, whatever its time stamp, and rules for runs have no inputs.
+Half-trained runs lie in runs/, which no rule declares: Snakemake deletes declared outputs first.
+"""
+
+import shlex
+import sys
+
+from maelib import data, workflow as nodes
+from maelib.outputs import write_all
+from maelib.paths import default_out_dir, project_root
+
+PRESET = config.get("preset", "quick")
+DATASET = data.load(config.get("dataset", "auto")).name
+RUNS = nodes.plan(PRESET, DATASET)
+SOURCES = sorted(str(path) for path in Path("maelib").glob("*.py"))
+PROGRESS = "" if sys.stderr.isatty() else "--no-progress-bar"
+PAPERMILL = (
+    f"{shlex.quote(sys.executable)} -m papermill"
+    f" --kernel python3 --cwd notebooks --log-level ERROR {PROGRESS}"
+)
+TARGETS = nodes.targets(PRESET, DATASET)
+READING, READ_FIRST = nodes.representations(PRESET, DATASET, Path("."))
+
+
+def all_cores(wildcards):
+    """Two trainings on one machine would only be in each other's way."""
+    return workflow.cores
+
+
+wildcard_constraints:
+    name="[^/]+",
+
+
+localrules:
+    reproduce,
+    report,
+    lesson,
+
+
+rule reproduce:
+    input:
+        TARGETS,
+    log:
+        notebook=f"build/{PRESET}/{DATASET}-08_tables_and_figures.ipynb",
+    message:
+        f"tables and figures of preset {PRESET}"
+    run:
+        missing = [Path(target).stem for target in TARGETS if not Path(target).exists()]
+        try:
+            write_all(PRESET, DATASET, project_root(), default_out_dir())
+            shell(
+                "{PAPERMILL} notebooks/08_tables_and_figures.ipynb {log:q}"
+                " -p preset {PRESET} -p dataset {DATASET}"
+            )
+        finally:
+            for name in missing:
+                print(f"not finished: {name}; if it failed, its notebook is in build/")
+
+
+# Of the results there are, whichever are missing.
+use rule reproduce as report with:
+    input:
+        [],
+
+
+rule run:
+    output:
+        f"results/{PRESET}/{{name}}.json",
+    log:
+        notebook=f"build/{PRESET}/{{name}}.ipynb",
+    params:
+        job=lambda wildcards: RUNS[wildcards.name],
+        record=lambda wildcards: default_out_dir() / PRESET / wildcards.name / "result.json",
+    threads: all_cores
+    message:
+        "run {wildcards.name}"
+    shell:
+        "{PAPERMILL} notebooks/{params.job.notebook}.ipynb {log:q} {params.job.options}"
+        " && cp {params.record:q} {output:q}.part && mv {output:q}.part {output:q}"
+
+
+rule representations:
+    input:
+        ancient([f"results/{PRESET}/{name}.json" for name in READ_FIRST]),
+        f"notebooks/{READING.notebook}.ipynb",
+        SOURCES,
+    output:
+        touch(f"build/{PRESET}/{DATASET}-{READING.notebook}.done"),
+    log:
+        notebook=f"build/{PRESET}/{DATASET}-{READING.notebook}.ipynb",
+    threads: all_cores
+    message:
+        "notebook 06_representations"
+    shell:
+        "{PAPERMILL} notebooks/{READING.notebook}.ipynb {log:q} {READING.options}"
+
+
+rule lesson:
+    input:
+        "notebooks/{name}.ipynb",
+        SOURCES,
+    output:
+        touch("build/lessons/{name}.done"),
+    log:
+        notebook="build/lessons/{name}.ipynb",
+    message:
+        "notebook {wildcards.name}"
+    shell:
+        "{PAPERMILL} {input[0]:q} {log:q}"

@@ -1,0 +1,99 @@
+"""The nodes of the Snakefile: which notebooks run at a preset, and with which parameters."""
+
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from maelib import data
+from maelib.config import PRESETS
+from maelib.experiments import TELLING, Experiment, choose
+from maelib.paths import default_out_dir
+
+LESSONS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
+NOTEBOOKS = {
+    "mnist": "04_mnist_mae",
+    "forms": "04_mnist_mae",
+    "omniglot": "05_omniglot_mae",
+    "cifar10": "07_cifar10_mae",
+}
+# The data set of a table's runs where it is not the one that was asked for.
+DATASETS = {"omniglot": "omniglot_lake", "cifar10": "cifar10"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute headless, and the parameters it is given."""
+
+    notebook: str
+    parameters: dict = field(default_factory=dict)
+
+    @property
+    def options(self) -> str:
+        """The parameters as papermill's command line takes them."""
+        return " ".join(f"-p {name} {value}" for name, value in self.parameters.items())
+
+
+def plan(preset: str, dataset: str) -> dict[str, Job]:
+    """Every run of a preset by its name, which holds its key; none where there is no data.
+
+    ValueError for a preset or data set that is not known.
+    """
+    named = {run_name(e, preset, dataset): run_job(e, preset, dataset) for e in choose(preset)}
+    return {name: job for name, job in named.items() if name is not None}
+
+
+def run_job(experiment: Experiment, preset: str, dataset: str) -> Job:
+    """The notebook that trains and measures a run."""
+    parameters = {"preset": preset, "dataset": DATASETS.get(experiment.table, dataset)}
+    return Job(NOTEBOOKS[experiment.table], parameters | experiment.settings)
+
+
+def run_name(experiment: Experiment, preset: str, dataset: str) -> str | None:
+    """The run's name; None if its data set is not to be had."""
+    chosen = DATASETS.get(experiment.table, dataset)
+    config = experiment.config(preset, chosen)
+    digest = _digest(chosen)
+    return None if digest is None else config.name(digest)
+
+
+@cache
+def _digest(dataset: str) -> str | None:
+    try:
+        return data.load(dataset).digest
+    except FileNotFoundError as problem:
+        print(f"{dataset}'s runs are left out: {problem}", file=sys.stderr, flush=True)
+        return None
+
+
+def examples(preset: str, dataset: str) -> list[str]:
+    """The names of the three runs that notebook 06 looks at."""
+    three = [experiment for experiment in TELLING if experiment.table == "mnist"]
+    return [run_name(experiment, preset, dataset) for experiment in three]
+
+
+def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[str]]:
+    """Notebook 06 and the runs it waits for.
+
+    It needs weights, which are not committed: where results came without them, it trains three
+    models of its own, no larger than ``quick``, beside the executed notebooks.
+    """
+    names = examples(preset, dataset)
+    published, runs = root / "results" / preset, default_out_dir() / preset
+    at_hand = [
+        (runs / name / "model.safetensors").exists() or not (published / f"{name}.json").exists()
+        for name in names
+    ]
+    own = {"preset": min(preset, "quick", key=list(PRESETS).index), "out_dir": "../build/runs"}
+    parameters = {"preset": preset, "dataset": dataset} | ({} if all(at_hand) else own)
+    return Job("06_representations", parameters), names if all(at_hand) else []
+
+
+def targets(preset: str, dataset: str) -> list[str]:
+    """The files that are there when everything has run, by which Snakemake knows what is missing.
+
+    A run's is its result; a lesson's is an empty file beside its executed copy.
+    """
+    reading = f"build/{preset}/{dataset}-06_representations.done"
+    lessons = [f"build/lessons/{name}.done" for name in LESSONS]
+    return [*lessons, *(f"results/{preset}/{name}.json" for name in plan(preset, dataset)), reading]

@@ -1,0 +1,177 @@
+"""The Snakefile, with real runs at ``smoke`` in notebooks cut down to what trains."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from maelib import workflow
+
+ROOT = Path(__file__).parents[1]
+REPRODUCE = [sys.executable, "-m", "maelib.reproduce", "--preset", "smoke", "--dataset", "digits"]
+TRAIN = """
+import os
+from maelib import config, runs, training
+
+training.CHECKPOINT_SECONDS = 0
+def logged(state, *rest, step=training.train_step):
+    with open("../steps", "a") as file:
+        print(objective, state.progress.step, file=file)
+    return step(state, *rest)
+training.train_step = logged
+assert not os.path.exists("../broken-" + objective)
+_ = runs.run(config.resolve(preset, dataset, objective, alpha=alpha, beta=beta))
+"""
+
+
+def write_notebook(path, code=""):
+    parameters = "preset = dataset = objective = out_dir = None; alpha, beta = 1.0, 0.5"
+    cells = [nbformat.v4.new_code_cell(text) for text in (parameters, code)]
+    cells[0].metadata.tags = ["parameters"]
+    book = nbformat.v4.new_notebook(cells=cells)
+    book.metadata.kernelspec = {"name": "python3", "display_name": "", "language": "python"}
+    nbformat.write(book, path)
+
+
+def make_project(folder):
+    """A project whose lessons have run, and which has this one's code and Snakefile."""
+    (folder / "notebooks").mkdir(parents=True)
+    for name in ("maelib", "Snakefile", "profiles", "pyproject.toml"):
+        (folder / name).symlink_to(ROOT / name)
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        write_notebook(folder / "notebooks" / path.name, TRAIN if "04" in path.name else "")
+    for name in workflow.LESSONS:
+        done = folder / "build" / "lessons" / f"{name}.done"
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
+    return folder
+
+
+def environment():
+    """That of a machine without data sets and network."""
+    return os.environ | {
+        "PYTHONPATH": str(ROOT), "MAELIB_OFFLINE": "1", "MAELIB_DATA": "/nowhere",
+        "OMP_WAIT_POLICY": "passive",
+    }  # fmt: skip
+
+
+def start(folder, *more, **options):
+    return subprocess.Popen(
+        [*REPRODUCE, *(more or ("--cores", "2"))], cwd=folder, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options,
+    )  # fmt: skip
+
+
+def reproduce(folder, *more):
+    """The command's output and exit status."""
+    process = start(folder, *more)
+    said, _ = process.communicate(timeout=600)
+    return said, process.returncode
+
+
+def tables(folder):
+    """The rows of every table; captions name commits, and one may be made while tests run."""
+    written = (folder / "figures" / "smoke" / "digits").glob("*.csv")
+    return {path.name: path.read_text() for path in written}
+
+
+def names(folder):
+    return {path.stem for path in (folder / "results" / "smoke").glob("*.json")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = make_project(tmp_path_factory.mktemp("finished") / "project")
+    said, status = reproduce(folder)
+    assert status == 0, said
+    assert "omniglot_lake's runs are left out: OMNIGLOT was not found" in said
+    assert len(names(folder)) == 3
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def without(folder, word):
+    """Delete the result of the run with ``word`` in its name, and name that run."""
+    path = next((folder / "results" / "smoke").glob(f"*{word}*.json"))
+    path.unlink()
+    return path.stem
+
+
+@pytest.mark.parametrize("profile", ["", "slurm", "kubernetes"])
+def test_fresh_clone_misses_the_deleted_result_alone_whatever_its_time_stamps(copied, profile):
+    if profile:
+        pytest.importorskip(f"snakemake_executor_plugin_{profile}")
+    if profile == "kubernetes":
+        pytest.importorskip("snakemake_storage_plugin_fs")
+    for left in ("runs", "build", ".snakemake"):
+        shutil.rmtree(copied / left)
+    stamps = random.Random(0)
+    for path in copied.rglob("*.*"):
+        if not path.is_symlink():
+            stamp = stamps.randrange(10**9, 10**9 + 10**8)
+            os.utime(path, (stamp, stamp))
+    deleted = without(copied, "vlae")
+    options = ["--profile", f"profiles/{profile}"] if profile else []
+    if profile == "kubernetes":
+        options += ["--default-storage-prefix", str(copied)]
+    said, status = reproduce(copied, "-n", *options)
+    assert status == 0, said
+    assert re.findall(r"Job \d+: run (\S+)", said) == [deleted]
+    assert len(re.findall(r"Job \d+: notebook", said)) == len([*workflow.LESSONS, "06"])
+
+
+def test_killed_and_started_again_gives_the_same_tables(copied, finished):
+    run = copied / "runs" / "smoke" / without(copied, "vlae")
+    for left in (run, copied / "figures"):
+        shutil.rmtree(left)
+    (copied / "steps").unlink()
+    process = start(copied, start_new_session=True)
+    while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(random.uniform(0, 0.5))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert list((copied / ".snakemake" / "locks").iterdir())
+    time.sleep(2)  # A kernel is not in the group; it ends itself when its parent is gone.
+    said, status = reproduce(copied)
+    assert status == 0, said
+    assert tables(copied) == tables(finished)
+    trained = (copied / "steps").read_text().splitlines()
+    assert len(trained) in (5, 6)  # of five steps at most one was cut and done again
+
+
+def test_a_failed_run_stops_nothing_else_and_is_named_at_the_end(copied):
+    broken, whole = without(copied, "-vae"), without(copied, "vlae")
+    (copied / "broken-vae").touch()
+    shutil.rmtree(copied / "runs" / "smoke" / broken)
+    shutil.rmtree(copied / "figures")
+    said, status = reproduce(copied)
+    assert status == 1
+    assert whole in names(copied)
+    assert f"not finished: {broken}" in said[-500:]
+    assert (copied / "build" / "smoke" / f"{broken}.ipynb").exists()
+    rows = tables(copied)["table4.csv"].splitlines()
+    assert "not run" in next(row for row in rows if row.startswith("ResNet VAE"))
+    assert "not run" not in next(row for row in rows if row.startswith("VLAE (w. free bits)"))
+
+
+def test_a_cluster_executor_runs_the_same_file(copied):
+    pytest.importorskip("snakemake_executor_plugin_cluster_generic")
+    before = tables(copied)
+    shutil.rmtree(copied / "runs" / "smoke" / without(copied, "vlae"))
+    said, status = reproduce(copied, "--profile", "profiles/local-submit")
+    assert status == 0, said
+    assert "Submitted job" in said
+    assert tables(copied) == before
