@@ -12,7 +12,6 @@ import shlex
 import sys
 
 from maelib import data, workflow as nodes
-from maelib.outputs import write_all
 from maelib.paths import default_out_dir, project_root
 
 PRESET = config.get("preset", "quick")
@@ -51,6 +50,8 @@ rule reproduce:
     message:
         f"tables and figures of preset {PRESET}"
     run:
+        from maelib.outputs import write_all
+
         missing = [Path(target).stem for target in TARGETS if not Path(target).exists()]
         try:
             write_all(PRESET, DATASET, project_root(), default_out_dir())
