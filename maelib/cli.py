@@ -83,6 +83,9 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--out-dir", help="folder of the runs (default: runs/)")
     add("--max-minutes", type=float, help="stop and save after so many minutes")
+    add(
+        "--checkpoint-minutes", type=float, default=2.0, help="between saves (default: %(default)s)"
+    )
     add("--precision", default="auto", help="float32, tf32 or bf16 (default: tf32 on CUDA)")
     add("--profile", action="store_true", help="write a trace of 20 steps into the run's folder")
     add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
@@ -94,7 +97,8 @@ def _train(options: argparse.Namespace) -> None:
     from maelib.runs import assist, run
 
     values = {k: v for k, v in vars(options).items() if k != "command"}
-    own = {name: values.pop(name) for name in ("device", "out_dir", "max_minutes", "profile")}
+    names = ("device", "out_dir", "max_minutes", "checkpoint_minutes", "profile")
+    own = {name: values.pop(name) for name in names}
     own |= {"compiled": values.pop("compile"), "precise": values.pop("precision")}
     config = resolve(**values)
     with distributed.group() as rank:

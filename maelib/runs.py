@@ -68,8 +68,9 @@ def run(
 ) -> tuple[Record, VAE, data.Dataset]:
     """The run's record, its model and its data set; trains only what is not finished yet.
 
-    ``how`` are ``train``'s keywords max_minutes, compiled, precise and profile: they change how
-    fast the numbers come, not which run it is. OSError if another process trains this run.
+    ``how`` are ``train``'s keywords max_minutes, checkpoint_minutes, compiled, precise and
+    profile: they change how the numbers come, not which run it is. OSError if another process
+    trains this run.
     """
     where = pick_device(device)
     config, dataset, folder = prepare(config, out_dir)

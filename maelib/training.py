@@ -27,7 +27,6 @@ from maelib.objectives import Terms, mae_loss
 CURVES = ("loss", "re", "kl", "mpd", "std", "diverse", "smooth")
 WATCHED = ("re", "kl", "diverse", "smooth", "loss", "gradient")  # for NaN, in order of blame
 CHECK_EVERY = 100  # steps between looks at whether anything was NaN: a look waits for the GPU
-CHECKPOINT_SECONDS = 120.0
 GO_ON, SAVE, STOP = 0, 1, 2
 PICTURES = 8  # validation images that TensorBoard shows
 
@@ -97,6 +96,7 @@ def train(
     device: torch.device,
     *,
     max_minutes: float | None = None,
+    checkpoint_minutes: float = 2.0,
     observe: Observer | None = None,
     compiled: bool = False,
     precise: str = "auto",
@@ -144,7 +144,7 @@ def train(
             progress.seconds = time.monotonic() - begun
             if observe is not None:
                 observe(progress, total)
-            wish = SAVE if time.monotonic() - saved > CHECKPOINT_SECONDS else GO_ON
+            wish = SAVE if time.monotonic() - saved > 60 * checkpoint_minutes else GO_ON
             wish = STOP if interrupted() or time.monotonic() > deadline else wish
             agreed = distributed.agree(wish, progress.step)
             if agreed:

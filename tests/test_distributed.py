@@ -29,7 +29,8 @@ def one_step(changes):
     x, eps = next(training.batches(c, data.load("digits").train.first(100).images, 3, 5))
     terms = training.loss_terms(network(x, eps), c)
     terms.loss.backward()
-    return float(terms.loss), float(terms.kl), [p.grad.clone() for p in model.parameters()]
+    gradients = [p.grad.clone() for p in model.parameters()]
+    return terms.loss.item(), terms.kl.item(), gradients
 
 
 def torchrun(*arguments, ranks=2, env=None):
