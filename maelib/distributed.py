@@ -8,6 +8,7 @@ the same global batch; each runs its slice of it, and the loss is computed on th
 """
 
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -49,7 +50,10 @@ def group() -> Iterator[int]:
     backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
     try:
-        yield rank()
+        with warnings.catch_warnings():
+            # Said of channels-last weights whose strides are ambiguous; it costs nothing here.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            yield rank()
     finally:
         dist.destroy_process_group()
 
@@ -68,9 +72,7 @@ def parallel(model: nn.Module) -> nn.Module:
     """The model, its gradients averaged over the ranks at each backward pass."""
     if size() == 1:
         return model
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, gradient_as_bucket_view=True
-    )
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def agree(wish: int, step: int) -> int:

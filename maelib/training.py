@@ -269,7 +269,7 @@ def loss_terms(outputs: tuple[Tensor, Tensor, Tensor, Tensor], config: Config) -
     L_diverse and L_smooth are of the whole batch, so all ranks' are gathered first.
     """
     re, kl, mu, logvar = outputs
-    own = torch.cat([re[:, None], kl[:, None], mu, logvar], 1).float()
+    own = torch.cat([re[:, None], kl[:, None], mu, logvar], 1)  # RE and KL are never bfloat16
     re, kl, mu, logvar = distributed.gather(own).split([1, 1, mu.shape[1], mu.shape[1]], 1)
     return mae_loss(
         re[:, 0], kl[:, 0], mu, logvar,

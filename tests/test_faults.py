@@ -1,5 +1,8 @@
-"""What breaks while a run trains, and what is left of it. A flipped byte in a data file and a
-download cut half-way are in test_data.py; real kills are in benchmarks/soak.py, which runs these as well."""
+"""What breaks while a run trains, and what is left of it.
+
+A flipped byte in a data file and a download cut half-way are in test_data.py. benchmarks/soak.py
+kills real processes, and counts what these tests say.
+"""
 
 import errno
 import json
