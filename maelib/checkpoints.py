@@ -8,9 +8,12 @@ import json
 import os
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,16 +23,23 @@ Tensors = dict[str, Tensor]
 
 
 def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep: int = 2) -> Path:
-    """Write the checkpoint of ``step`` into ``folder``; older ones than ``keep`` are deleted."""
-    target, part = folder / f"step-{step:08d}", folder / f".part-{os.getpid()}"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, tensors in files.items():
-        save_tensors(tensors, part / f"{name}.safetensors")
-    digests = {path.name: sha256(path) for path in sorted(part.glob("*.safetensors"))}
-    write_json(part / "state.json", {"digests": digests, "numbers": numbers})
-    shutil.rmtree(target, ignore_errors=True)
-    part.replace(target)
+    """Write the checkpoint of ``step`` into ``folder``; older ones than ``keep`` are deleted.
+
+    OSError, the older ones untouched, if it cannot be written. No other process may be saving.
+    """
+    target, part = folder / f"step-{step:08d}", folder / ".part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        _write_all(part, files, numbers)
+        shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    except OSError as problem:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OSError(
+            f"the checkpoint of step {step} cannot be written ({problem.strerror or problem}); the "
+            "one before it is intact: make room, or make the folder writable, and train again."
+        ) from problem
     for old in _newest_first(folder)[keep:]:
         shutil.rmtree(old)
     return target
@@ -57,21 +67,45 @@ def load_latest(folder: Path, device: torch.device) -> tuple[dict[str, Tensors],
 
 
 def save_tensors(tensors: Tensors, path: Path) -> None:
-    """Write a safetensors file under a temporary name, then rename."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file({name: value.contiguous() for name, value in tensors.items()}, part)
-    part.replace(path)
+    """Write a safetensors file, whole or not at all."""
+    with _whole(path) as part:
+        try:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, part)
+        except SafetensorError as problem:
+            raise OSError(f"{path.name} cannot be written: {problem}") from problem
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w") as file:
+    """Write JSON, whole or not at all: a reader never sees half a file."""
+    with _whole(path) as part, part.open("w") as file:
         json.dump(content, file, indent=1, allow_nan=True)
         file.write("\n")
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed processes left; none may be writing in ``folder``."""
+    for part in folder.glob(".part-*"):
+        part.unlink()
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path``, renamed to it at the end, or deleted after an error."""
+    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_all(folder: Path, files: dict[str, Tensors], numbers: dict) -> None:
+    for name, tensors in files.items():
+        save_tensors(tensors, folder / f"{name}.safetensors")
+    digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    write_json(folder / "state.json", {"digests": digests, "numbers": numbers})
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The command line: ``maelib train | evaluate | sample | runs | data``.
 
 maelib train --dataset mnist --preset quick --alpha 1.0 --beta 0.5
+torchrun --nproc-per-node 4 -m maelib train --preset paper
 maelib runs
 maelib evaluate runs/quick/NAME --nll-k 256
 maelib sample runs/quick/NAME --out samples.png
@@ -86,19 +87,29 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
     add("--out-dir", help="folder of the runs (default: runs/)")
     add("--max-minutes", type=float, help="stop and save after so many minutes")
+    add(
+        "--checkpoint-minutes", type=float, default=2.0, help="between saves (default: %(default)s)"
+    )
+    add("--precision", default="auto", help="float32, tf32 or bf16 (default: tf32 on CUDA)")
+    add("--profile", action="store_true", help="write a trace of 20 steps into the run's folder")
     add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
 def _train(options: argparse.Namespace) -> None:
+    from maelib import distributed
     from maelib.config import resolve
-    from maelib.runs import run
+    from maelib.runs import assist, run
 
     values = {k: v for k, v in vars(options).items() if k != "command"}
-    own = {name: values.pop(name) for name in ("device", "out_dir", "max_minutes")}
-    own["compiled"] = values.pop("compile")
+    names = ("device", "out_dir", "max_minutes", "checkpoint_minutes", "profile")
+    own = {name: values.pop(name) for name in names}
+    own |= {"compiled": values.pop("compile"), "precise": values.pop("precision")}
     config = resolve(**values)
-    print(config.describe())
-    record, _, _ = run(config, **own)
+    with distributed.group() as rank:
+        if rank > 0:
+            return assist(config, **own)
+        print(config.describe())
+        record, _, _ = run(config, **own)
     _print_measured(record.measurements)
     print(record.caption())
 
@@ -135,13 +146,10 @@ def _sample(options: argparse.Namespace) -> None:
 
 def _runs(options: argparse.Namespace) -> None:
     from maelib.paths import default_out_dir
-    from maelib.results import read
+    from maelib.watch import list_runs
 
-    out = options.out_dir or default_out_dir()
-    for folder in sorted(path.parent for path in out.glob("*/*/config.json")):
-        finished = (folder / "result.json").exists()
-        nll = f"NLL {read(folder / 'result.json').measurements['nll']:.2f}" if finished else "begun"
-        print(f"{folder.parent.name:>7}  {folder.name}  {nll}")
+    for status in list_runs(options.out_dir or default_out_dir()):
+        print(status.line())
 
 
 def _data(options: argparse.Namespace) -> None:

@@ -2,7 +2,8 @@
 
 A decoder is called with the code and the image and returns the logit of every pixel. The
 factorised one does not look at the image; ``autoregressive`` says which kind it is. ``shape`` is
-an image's and ``log_prob`` the likelihood of an image given what the decoder returned for it.
+an image's; ``log_prob`` and ``expected`` are an image's likelihood and its pixels' means, given
+what the decoder returned for it.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maelib.layers import Conv2d, ConvTranspose2d, Linear, MaskedConv2d
-from maelib.likelihoods import bernoulli_log_prob
+from maelib.likelihoods import bernoulli_log_prob, bernoulli_mean
 
 KERNELS = (7, 7, 5, 5, 3, 3)
 Apply = Callable[[nn.Module, Tensor], Tensor]
@@ -44,7 +45,7 @@ class PixelCNN(nn.Module):
     """
 
     autoregressive = True
-    log_prob = staticmethod(bernoulli_log_prob)
+    log_prob, expected = staticmethod(bernoulli_log_prob), staticmethod(bernoulli_mean)
 
     def __init__(self, latent: int, channels: int, maps: int = 4, size: int = 28):
         super().__init__()
@@ -101,7 +102,7 @@ class ResNetDecoder(nn.Module):
     """p(x|z) = prod_i p(x_i | z): the encoder mirrored, for the ResNet VAE baseline."""
 
     autoregressive = False
-    log_prob = staticmethod(bernoulli_log_prob)
+    log_prob, expected = staticmethod(bernoulli_log_prob), staticmethod(bernoulli_mean)
     shape = (1, 28, 28)
 
     def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int):

@@ -62,7 +62,7 @@ class AutoregressiveStep(nn.Module):
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
         """eps and log |det d eps / d z|, for all dimensions at once."""
         log_scale = self.log_scale(z)
-        return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1)
+        return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1, dtype=z.dtype)
 
     def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
         """z with ``forward(z)[0] == eps``, one masked pass for each dimension in turn."""

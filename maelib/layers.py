@@ -77,6 +77,10 @@ class Conv2d(WeightNorm):
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        if self.direction.shape[-1] == 1 and self.padding == 0:
+            # oneDNN's strided 1x1 convolution overruns its workspace on fewer than 8 channels-last
+            # inputs (uxlfoundation/oneDNN issue 6035); the pixels that it looks at do as well.
+            return F.conv2d(x[..., :: self.stride, :: self.stride], self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
 
@@ -97,10 +101,19 @@ class ConvTranspose2d(WeightNorm):
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
     def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        if self.direction.shape[-1] == 1 and self.padding == 0:
+            return self._spread(F.conv2d(x, self.weight)) + self.bias[:, None, None]
         weight = self.weight.transpose(0, 1)
         return F.conv_transpose2d(
             x, weight, self.bias, self.stride, self.padding, self.output_padding
         )
+
+    def _spread(self, h: Tensor) -> Tensor:
+        """Every pixel of ``h``, ``stride`` apart in zeros: see ``Conv2d`` for why not by oneDNN."""
+        height, width = ((n - 1) * self.stride + 1 + self.output_padding for n in h.shape[2:])
+        spread = h.new_zeros(*h.shape[:2], height, width)
+        spread[..., :: self.stride, :: self.stride] = h
+        return spread
 
 
 class MaskedConv2d(WeightNorm):

@@ -22,6 +22,13 @@ def bernoulli_log_prob(
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
+def bernoulli_mean(
+    logits: Float[Tensor, "batch 1 h w"], x: Float[Tensor, "batch 1 h w"]
+) -> Float[Tensor, "batch 1 h w"]:
+    """The probability that each pixel is 1."""
+    return logits.sigmoid()
+
+
 @dataclass(frozen=True)
 class LogisticMixture:
     """A mixture of ``m`` components at every pixel, each a logistic for every colour channel.
@@ -71,6 +78,15 @@ def mixture_log_prob(
     channels = logistic_log_prob(x[:, None], mixture.means_given(x), mixture.log_scale)
     weights = mixture.logits.log_softmax(1)
     return (weights + channels.sum(2)).logsumexp(1).flatten(1).sum(1)
+
+
+def mixture_mean(
+    output: Float[Tensor, "batch outputs h w"], x: Float[Tensor, "batch 3 h w"]
+) -> Float[Tensor, "batch 3 h w"]:
+    """The expected colours of each pixel (given those before it in red, green, blue)."""
+    mixture = LogisticMixture.split(output)
+    weights = mixture.logits.softmax(1)[:, :, None]
+    return (weights * mixture.means_given(x)).sum(1).clamp(-1, 1)
 
 
 def logistic_log_prob(

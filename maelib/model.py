@@ -41,7 +41,7 @@ class VAE(nn.Module):
         self, x: Float[Tensor, "batch c h w"], z: Float[Tensor, "batch latent"]
     ) -> Float[Tensor, " batch"]:
         """log p(x|z) in nats for each image."""
-        return self.decoder.log_prob(self.decoder(z, x), x)
+        return self.decoder.log_prob(self.decoder(z, x).to(x.dtype), x)
 
 
 def log_normal(

@@ -24,7 +24,7 @@ from maelib.layers import (
     shift_down,
     shift_right,
 )
-from maelib.likelihoods import LogisticMixture, mixture_log_prob
+from maelib.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
 
 MakeConv = Callable[[int, int], WeightNorm]
 SIZE, CODE_SIZE = 32, 8
@@ -117,7 +117,7 @@ class _ColourDecoder(nn.Module):
     """What both have: the code's pyramid, the first layers and the mixture's parameters."""
 
     autoregressive = True
-    log_prob = staticmethod(mixture_log_prob)
+    log_prob, expected = staticmethod(mixture_log_prob), staticmethod(mixture_mean)
     shape = (3, SIZE, SIZE)
 
     def __init__(self, maps: int, channels: int, mixtures: int, left_rows: int):

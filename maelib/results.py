@@ -84,7 +84,8 @@ def collect(*folders: Path) -> list[Record]:
     found: dict[str, Record] = {}
     paths = [path for folder in folders for path in sorted(folder.rglob("*.json"))]
     for path in paths:
-        if path.parent.name.startswith("step-") or path.name == "config.json":
+        inside = path.parent.name.startswith("step-") or path.parent.name == ".part"
+        if inside or path.name in ("config.json", "progress.json") or not path.is_file():
             continue
         try:
             record = read(path)

@@ -18,14 +18,17 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from maelib import checkpoints, rng
+from maelib import checkpoints, distributed, precision, rng, watch
 from maelib.config import Config
-from maelib.data import Dataset, as_input
+from maelib.data import Dataset, as_input, unit_range
 from maelib.model import VAE, build, initialise
 from maelib.objectives import Terms, mae_loss
 
 CURVES = ("loss", "re", "kl", "mpd", "std", "diverse", "smooth")
-CHECKPOINT_SECONDS = 120.0
+WATCHED = ("re", "kl", "diverse", "smooth", "loss", "gradient")  # for NaN, in order of blame
+CHECK_EVERY = 100  # steps between looks at whether anything was NaN: a look waits for the GPU
+GO_ON, SAVE, STOP = 0, 1, 2
+PICTURES = 8  # validation images that TensorBoard shows
 
 
 class TrainingError(RuntimeError):
@@ -38,7 +41,10 @@ class Interrupted(Exception):
 
 @dataclass
 class Progress:
-    """The plain numbers of a run's state. ``sums`` are totals of ``CURVES`` since the last row."""
+    """The plain numbers of a run's state. ``sums`` are totals of ``CURVES`` since the last row.
+
+    While training, the totals are those of ``Tally``; here they are as of the last checkpoint.
+    """
 
     step: int = 0
     best_elbo: float = math.inf
@@ -50,6 +56,25 @@ class Progress:
 
 
 @dataclass
+class Tally:
+    """What every step adds to without the host waiting for it, in nats and step numbers.
+
+    ``sums`` are the totals of ``CURVES`` since the last row; ``first_bad`` is the step at which
+    each of ``WATCHED`` first was not finite, infinite while it is well.
+    """
+
+    sums: Float[Tensor, " curves"]
+    first_bad: Float[Tensor, " watched"]
+
+    @classmethod
+    def on(cls, device: torch.device, sums: list[float]) -> "Tally":
+        """A tally that goes on from ``sums``; float64 where the device has it."""
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        well = torch.full((len(WATCHED),), math.inf, dtype=dtype, device=device)
+        return cls(torch.tensor(sums, dtype=dtype, device=device), well)
+
+
+@dataclass
 class State:
     """Everything that training changes. ``averaged`` is the EMA, ``best`` its best so far."""
 
@@ -58,6 +83,7 @@ class State:
     best: VAE
     optimizer: torch.optim.Optimizer
     progress: Progress
+    tally: Tally
 
 
 Observer = Callable[[Progress, int], None]
@@ -68,46 +94,63 @@ def train(
     data: Dataset,
     folder: Path,
     device: torch.device,
+    *,
     max_minutes: float | None = None,
+    checkpoint_minutes: float = 2.0,
     observe: Observer | None = None,
     compiled: bool = False,
+    precise: str = "auto",
+    profile: bool = False,
 ) -> tuple[VAE, Progress]:
     """Train to the end, continuing from ``folder``'s checkpoint if there is one.
 
     Returns the averaged model of the best validation ELBO. ``observe`` is called after every step
-    with the progress and the number of steps in all; ``compiled`` trains through torch.compile.
-    Raises TrainingError on a loss that is not finite, and Interrupted (state saved) on SIGINT,
-    SIGTERM or after ``max_minutes``.
+    with the progress and the number of steps in all; ``compiled`` trains through torch.compile;
+    ``precise`` is one of ``precision.PRECISIONS``; ``profile`` writes trace.json.gz of 20 steps.
+    Under torchrun all ranks call it, and rank 0 alone writes.
+    Raises TrainingError on a loss that is not finite, OSError if a checkpoint cannot be written,
+    and Interrupted (state saved) on SIGINT, SIGTERM or after ``max_minutes``.
     """
     images = data.train.first(config.train_images).images.to(device)
     val = data.val.first(config.val_images).images.to(device)
+    _require_divisible(config, len(images))
     per_epoch = max(1, len(images) // config.batch_size)
     total = max(per_epoch * config.epochs, config.min_steps)
-    if config.batch_size > len(images):
-        raise ValueError(
-            f"batch_size is {config.batch_size}; it must be at most the {len(images)} "
-            "training images."
-        )
     store = folder / "checkpoints"
     state = restore(config, store, device) or start(config, images, device)
     if compiled:
         state.model.compile()
-    progress = state.progress
+    network = distributed.parallel(state.model)
+    progress, precise = state.progress, precision.choose(precise, device)
+    stream = batches(config, images, progress.step, per_epoch)
     begun, saved = time.monotonic() - progress.seconds, time.monotonic()
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with interruption() as interrupted:
+    trace = folder / "trace.json.gz" if profile and distributed.rank() == 0 else None
+    shown = folder if distributed.rank() == 0 else None
+    with (
+        interruption() as interrupted,
+        precision.multiplying(precise),
+        watch.board(shown, progress.step) as show,
+        watch.profiler(trace, total - progress.step) as tick,
+    ):
         while progress.step < total and progress.halvings <= config.halvings:
-            train_step(state, config, images, per_epoch, total)
+            train_step(state, network, config, *next(stream), total, precise)
+            tick()
             if progress.step % (config.validate_steps or per_epoch) == 0 or progress.step == total:
                 record_interval(state, config, val, per_epoch)
+                show(progress.history[-1], lambda: predictions(state.averaged, val[:PICTURES]))
+            if progress.step % CHECK_EVERY == 0:
+                require_finite(state.tally)
             progress.seconds = time.monotonic() - begun
             if observe is not None:
                 observe(progress, total)
-            stop = interrupted() or time.monotonic() > deadline
-            if stop or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            wish = SAVE if time.monotonic() - saved > 60 * checkpoint_minutes else GO_ON
+            wish = STOP if interrupted() or time.monotonic() > deadline else wish
+            agreed = distributed.agree(wish, progress.step)
+            if agreed:
                 save(state, store)
                 saved = time.monotonic()
-            if stop and progress.step < total:
+            if agreed == STOP and progress.step < total:
                 raise Interrupted(
                     f"stopped at step {progress.step} of {total}; the same command continues."
                 )
@@ -126,7 +169,9 @@ def start(config: Config, images: UInt8[Tensor, "n c h w"], device: torch.device
     eps = torch.randn(len(first), config.latent, generator=noise, device=device)
     initialise(model, first, eps)
     optimizer = adam(model, config)
-    return State(model, copy.deepcopy(model), copy.deepcopy(model), optimizer, Progress())
+    progress = Progress()
+    tally = Tally.on(device, progress.sums)
+    return State(model, copy.deepcopy(model), copy.deepcopy(model), optimizer, progress, tally)
 
 
 def adam(model: VAE, config: Config) -> torch.optim.Adam:
@@ -136,44 +181,98 @@ def adam(model: VAE, config: Config) -> torch.optim.Adam:
 
 
 def train_step(
-    state: State, config: Config, images: UInt8[Tensor, "n c h w"], per_epoch: int, total: int
+    state: State,
+    network: nn.Module,
+    config: Config,
+    x: Float[Tensor, "batch c h w"],
+    eps: Float[Tensor, "batch latent"],
+    total: int,
+    precise: str = "float32",
 ) -> Terms:
-    """One update of the weights and of their average."""
+    """One update of the weights and of their average, in which the host waits for nothing.
+
+    ``network`` is the model as it is called: itself, or wrapped for several ranks; ``x`` and
+    ``eps`` are this rank's slice. A loss or gradient that is not finite leaves the weights alone.
+    """
     step = state.progress.step
-    x, eps = draw_batch(config, images, step, per_epoch)
-    terms = loss_terms(state.model, x, eps, config)
+    with precision.autocast(precise, x.device):
+        outputs = network(x, eps)
+    terms = loss_terms(outputs, config)
     state.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), config.clip)
-    _require_finite(terms, norm, step)
+    bad = count(state.tally, terms, norm, step)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, step, total, state.progress.halvings)
+    if state.optimizer.defaults["fused"]:
+        state.optimizer.found_inf = bad.float()  # fused Adam skips the update where it is 1
     state.optimizer.step()
     update_average(state.averaged, state.model, config.ema, step)
     state.progress.step = step + 1
-    values = [getattr(terms, name).item() for name in CURVES]
-    state.progress.sums = [a + b for a, b in zip(state.progress.sums, values, strict=True)]
     return terms
 
 
-def draw_batch(
+@torch.no_grad()
+def count(tally: Tally, terms: Terms, norm: Tensor, step: int) -> Tensor:
+    """Add a step to the tally; whether anything in it was not finite, as a tensor."""
+    tally.sums += torch.stack([getattr(terms, name) for name in CURVES])
+    watched = torch.stack([*(getattr(terms, name) for name in WATCHED[:-1]), norm])
+    finite = torch.isfinite(watched)
+    steps = torch.where(finite, math.inf, float(step)).to(tally.first_bad.dtype)
+    torch.minimum(tally.first_bad, steps, out=tally.first_bad)
+    return ~finite.all()
+
+
+def require_finite(tally: Tally) -> None:
+    """TrainingError, naming the first bad step and what went bad in it, if any did."""
+    first_bad = tally.first_bad.tolist()
+    step = min(first_bad)
+    if step == math.inf:
+        return
+    bad = [name for name, when in zip(WATCHED, first_bad, strict=True) if when == step]
+    terms = [name for name in bad if name not in ("loss", "gradient")]
+    what = f"the term {' and '.join(terms)}" if terms else f"the {bad[0]}"
+    raise TrainingError(
+        f"{what} is NaN or infinite at step {int(step)}; the weights and the last checkpoint are "
+        "from before it: lower lr or alpha and train again."
+    )
+
+
+def batches(
     config: Config, images: UInt8[Tensor, "n c h w"], step: int, per_epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This rank's ``draw_batch`` of ``step`` and of every step after it."""
+    while True:
+        epoch, position = divmod(step, per_epoch)
+        order = torch.randperm(len(images), generator=rng.generator(config.seed, "order", epoch))
+        order = order.to(images.device).split(config.batch_size)
+        for chosen in order[position:per_epoch]:
+            x, eps = draw_batch(config, images[chosen], step)
+            yield distributed.own_slice(x), distributed.own_slice(eps)
+            step += 1
+
+
+def draw_batch(
+    config: Config, images: UInt8[Tensor, "batch c h w"], step: int
 ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch latent"]]:
     """The binarised images and the posterior noise of a step, from the seed alone."""
-    epoch, position = divmod(step, per_epoch)
-    order = torch.randperm(len(images), generator=rng.generator(config.seed, "order", epoch))
-    chosen = order[position * config.batch_size :][: config.batch_size].to(images.device)
     noise = rng.generator(config.seed, "step", step, device=images.device)
-    x = as_input(images[chosen], noise)
+    x = as_input(images, noise)
     eps = torch.randn(len(x), config.latent, generator=noise, device=images.device)
     return x, eps
 
 
-def loss_terms(model: VAE, x: Tensor, eps: Tensor, config: Config) -> Terms:
-    """Eq. (7) for one batch, as the configuration weighs it."""
-    re, kl, mu, logvar = model(x, eps)
+def loss_terms(outputs: tuple[Tensor, Tensor, Tensor, Tensor], config: Config) -> Terms:
+    """Eq. (7) for the global batch, as the configuration weighs it.
+
+    ``outputs`` are RE and KL [own], mu and logvar [own, latent] of this rank's images. Free bits,
+    L_diverse and L_smooth are of the whole batch, so all ranks' are gathered first.
+    """
+    re, kl, mu, logvar = outputs
+    own = torch.cat([re[:, None], kl[:, None], mu, logvar], 1)  # RE and KL are never bfloat16
+    re, kl, mu, logvar = distributed.gather(own).split([1, 1, mu.shape[1], mu.shape[1]], 1)
     return mae_loss(
-        re, kl, mu, logvar,
+        re[:, 0], kl[:, 0], mu, logvar,
         alpha=config.alpha, beta=config.beta, free_bits=config.free_bits,
         diverse="tempered" if config.diverse == "none" else config.diverse,
     )  # fmt: skip
@@ -197,8 +296,9 @@ def record_interval(
     state: State, config: Config, val: UInt8[Tensor, "n c h w"], per_epoch: int
 ) -> None:
     """Validate the average, keep it if it is the best, and record the curves since the last."""
+    require_finite(state.tally)
     progress = state.progress
-    re, kl = validate(state.averaged, val)
+    re, kl = distributed.from_first(lambda: validate(state.averaged, val))
     elbo = re + kl
     if not math.isfinite(elbo):
         raise TrainingError(f"the validation ELBO is {elbo} after step {progress.step}.")
@@ -207,10 +307,12 @@ def record_interval(
         progress.best_elbo, progress.stale = elbo, 0
         state.best.load_state_dict(state.averaged.state_dict())
     steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
-    means = {name: total / steps for name, total in zip(CURVES, progress.sums, strict=True)}
+    means = {
+        name: total / steps for name, total in zip(CURVES, state.tally.sums.tolist(), strict=True)
+    }
     row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
     progress.history.append({**row, "val_re": re, "val_kl": kl, "val_elbo": elbo})
-    progress.sums = [0.0] * len(CURVES)
+    state.tally.sums.zero_()
     if config.schedule == "plateau" and progress.stale >= config.patience:
         progress.halvings, progress.stale = progress.halvings + 1, 0
 
@@ -229,35 +331,75 @@ def validate(model: VAE, images: UInt8[Tensor, "n c h w"], batch: int = 500) -> 
     return re_sum / len(images), kl_sum / len(images)
 
 
+@torch.no_grad()
+def predictions(model: VAE, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "2*n c h w"]:
+    """The images, then what each pixel is expected to be, given those before it and the code."""
+    x = images / 255 if images.shape[1] == 1 else as_input(images)
+    mu, _ = model.encoder(x)
+    return unit_range(torch.cat([x, model.decoder.expected(model.decoder(mu, x), x)]))
+
+
 def save(state: State, store: Path) -> None:
-    """Checkpoint the whole state."""
-    moments = state.optimizer.state_dict()["state"]
+    """Checkpoint the whole state, from rank 0; TrainingError rather than a state that went bad."""
+    require_finite(state.tally)
+    if distributed.rank() > 0:
+        return
+    state.progress.sums = state.tally.sums.tolist()
     files = {
         "weights": state.model.state_dict(),
         "averaged": state.averaged.state_dict(),
         "best": state.best.state_dict(),
-        "optimizer": {f"{i}.{k}": v for i, row in moments.items() for k, v in row.items()},
+        **moments(state.optimizer),
     }
     checkpoints.save(store, state.progress.step, files, asdict(state.progress))
 
 
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Adam's state as ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter by its number."""
+    rows = optimizer.state_dict()["state"]
+    return {
+        f"adam-{key}": {str(i): row[key] for i, row in rows.items()}
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+
+
 def restore(config: Config, store: Path, device: torch.device) -> State | None:
-    """The state of the newest intact checkpoint, or None if there is none."""
+    """The state of the newest intact checkpoint, or None if there is none.
+
+    ValueError if it is of another version of this code.
+    """
     found = checkpoints.load_latest(store, device)
     if found is None:
         return None
     files, numbers = found
-    models = [build(config).to(device, memory_format=torch.channels_last) for _ in range(3)]
-    for model, name in zip(models, ("weights", "averaged", "best"), strict=True):
-        model.load_state_dict(files[name])
-    optimizer = adam(models[0], config)
-    parameters = list(models[0].parameters())
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, value in files["optimizer"].items():
-        index, key = name.split(".")
-        moments.setdefault(int(index), {})[key] = _like(parameters[int(index)], value)
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    return State(*models, optimizer, Progress(**numbers))
+    try:
+        progress = Progress(**numbers)
+        models = [_model(config, files[name], device) for name in ("weights", "averaged", "best")]
+        optimizer = adam(models[0], config)
+        load_moments(optimizer, files)
+    except (KeyError, TypeError) as problem:
+        raise ValueError(
+            f"the checkpoints of run {store.parent.name} are of another version of maelib; delete "
+            "its folder 'checkpoints' to train it from the start."
+        ) from problem
+    return State(*models, optimizer, progress, Tally.on(device, progress.sums))
+
+
+def load_moments(optimizer: torch.optim.Optimizer, files: dict[str, dict[str, Tensor]]) -> None:
+    """Give Adam back what ``moments`` took."""
+    parameters = optimizer.param_groups[0]["params"]
+    keys = ("step", "exp_avg", "exp_avg_sq")
+    rows = {
+        int(i): {key: _like(parameters[int(i)], files[f"adam-{key}"][i]) for key in keys}
+        for i in files["adam-step"]
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": rows})
+
+
+def _model(config: Config, weights: dict[str, Tensor], device: torch.device) -> VAE:
+    model = build(config).to(device, memory_format=torch.channels_last)
+    model.load_state_dict(weights)
+    return model
 
 
 def _like(parameter: Tensor, moment: Tensor) -> Tensor:
@@ -281,12 +423,13 @@ def interruption() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _require_finite(terms: Terms, norm: Tensor, step: int) -> None:
-    if torch.isfinite(terms.loss) and torch.isfinite(norm):
-        return
-    bad = [n for n in ("re", "kl", "diverse", "smooth") if not torch.isfinite(getattr(terms, n))]
-    what = f"the term {' and '.join(bad)}" if bad else "the gradient"
-    raise TrainingError(
-        f"{what} is NaN or infinite at step {step}; the last checkpoint is intact: "
-        "lower lr or alpha and train again."
-    )
+def _require_divisible(config: Config, images: int) -> None:
+    if config.batch_size > images:
+        raise ValueError(
+            f"batch_size is {config.batch_size}; it must be at most the {images} training images."
+        )
+    if config.batch_size % distributed.size():
+        raise ValueError(
+            f"batch_size is {config.batch_size}; it must be divisible by the "
+            f"{distributed.size()} processes that share each batch."
+        )

@@ -141,3 +141,26 @@ def test_model_terms_are_likelihood_and_log_ratio():
     pixels = torch.distributions.Bernoulli(logits=net.decoder(z, x)).log_prob(x).sum((1, 2, 3))
     torch.testing.assert_close(re, -pixels)
     assert math.isfinite(re.sum().item())
+
+
+@pytest.mark.parametrize("channels", [1, 4, 16])
+@pytest.mark.parametrize("down", [True, False])
+def test_strided_1x1_layers_are_torchs_convolutions(channels, down):
+    # In float64, where no fast kernel is chosen, torch's own is the reference.
+    pair, more = (channels, 4), {} if down else {"output_padding": 1}
+    layer = excite((layers.Conv2d if down else layers.ConvTranspose2d)(*pair, 1, stride=2, **more))
+    plain = torch.nn.functional.conv2d if down else torch.nn.functional.conv_transpose2d
+    x = torch.randn(20, channels, 14, 14).to(memory_format=torch.channels_last)
+    weight = (layer.weight if down else layer.weight.transpose(0, 1)).detach().double()
+    weight.requires_grad_()
+    ours = layer.double()(x.double())
+    theirs = plain(x.double(), weight, layer.bias, 2, **more)
+    torch.testing.assert_close(ours, theirs)
+    layer.float().requires_grad_()
+    layer.zero_grad()
+    layer(x).square().mean().backward()
+    theirs.square().mean().backward()
+    gradient = (weight.grad if down else weight.grad.transpose(0, 1)).flatten(1)
+    direction = layer.direction.detach().double().flatten(1)
+    along = (gradient * direction).sum(1) / direction.norm(dim=1)
+    torch.testing.assert_close(layer.gain.grad.double(), along, rtol=1e-4, atol=1e-6)

@@ -119,8 +119,8 @@ def test_stopped_and_continued_is_bit_for_bit_uninterrupted(digits, tmp_path):
 
 def test_a_killed_process_continues_to_the_same_result(tmp_path):
     code = (
-        "from maelib import cli, training; training.CHECKPOINT_SECONDS = 0.1; cli.main(["
-        "'train', '--preset', 'smoke', '--dataset', 'digits', '--epochs', '15', "
+        "from maelib import cli; cli.main(['train', '--checkpoint-minutes', '0.001', "
+        "'--preset', 'smoke', '--dataset', 'digits', '--epochs', '15', "
         f"'--out-dir', {str(tmp_path)!r}])"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
@@ -140,8 +140,8 @@ def test_max_minutes_stops_and_saves(digits, tmp_path):
 
 
 def test_nan_stops_with_step_and_term(digits, tmp_path, monkeypatch):
-    def poisoned(model, x, eps, config, honest=training.loss_terms):
-        terms = honest(model, x, eps, config)
+    def poisoned(outputs, config, honest=training.loss_terms):
+        terms = honest(outputs, config)
         bad = terms.kl * float("nan")
         return replace(terms, kl=bad, loss=terms.loss + bad)
 
