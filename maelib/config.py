@@ -129,7 +129,7 @@ COLOUR_PRESETS: dict[str, dict] = {
         nll_images=10, nll_k=4,
     ),
     "quick": _CIFAR | dict(
-        epochs=2, latent=4 * POSITIONS, channels=16, growth=(6, 8, 8), dense_steps=(2, 2, 3),
+        epochs=3, latent=4 * POSITIONS, channels=16, growth=(6, 8, 8), dense_steps=(2, 2, 3),
         flow_pairs=1, flow_hidden=32, blocks=1, mixtures=3, batch_size=32, lr=2e-3, ema=0.98,
         schedule="cosine", init_images=128, train_images=8_000, val_images=200,
         validate_steps=50, test_images=500, nll_images=50, nll_k=16,
