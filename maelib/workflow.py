@@ -17,8 +17,6 @@ NOTEBOOKS = {
     "omniglot": "05_omniglot_mae",
     "cifar10": "07_cifar10_mae",
 }
-# The data set of a table's runs where it is not the one that was asked for.
-DATASETS = {"omniglot": "omniglot_lake", "cifar10": "cifar10"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,12 @@ class Job:
         return " ".join(f"-p {name} {value}" for name, value in self.parameters.items())
 
 
+def dataset_of(experiment: Experiment, dataset: str) -> str:
+    """The data set of a run, where ``dataset`` is mnist or the stand-in of a machine without it."""
+    colours = "photos" if dataset == "digits" else "cifar10"
+    return {"omniglot": "omniglot_lake", "cifar10": colours}.get(experiment.table, dataset)
+
+
 def plan(preset: str, dataset: str) -> dict[str, Job]:
     """Every run of a preset by its name, which holds its key; none where there is no data.
 
@@ -45,13 +49,13 @@ def plan(preset: str, dataset: str) -> dict[str, Job]:
 
 def run_job(experiment: Experiment, preset: str, dataset: str) -> Job:
     """The notebook that trains and measures a run."""
-    parameters = {"preset": preset, "dataset": DATASETS.get(experiment.table, dataset)}
+    parameters = {"preset": preset, "dataset": dataset_of(experiment, dataset)}
     return Job(NOTEBOOKS[experiment.table], parameters | experiment.settings)
 
 
 def run_name(experiment: Experiment, preset: str, dataset: str) -> str | None:
     """The run's name; None if its data set is not to be had."""
-    chosen = DATASETS.get(experiment.table, dataset)
+    chosen = dataset_of(experiment, dataset)
     config = experiment.config(preset, chosen)
     digest = _digest(chosen)
     return None if digest is None else config.name(digest)

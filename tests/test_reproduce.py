@@ -9,14 +9,15 @@ from maelib import experiments, reproduce, workflow
 def test_small_presets_run_a_part_of_the_list_and_large_ones_all_of_it(no_data):
     assert experiments.choose("quick") == experiments.TELLING
     runs = workflow.plan("paper", "digits")
-    expected = [e for e in experiments.EVERYTHING if e.table not in workflow.DATASETS]
+    expected = [e for e in experiments.EVERYTHING if e.table != "omniglot"]
     assert len(runs) == len(expected)
     assert any("mae-a2-b1-tempered" in name for name in runs)
 
 
 def test_runs_without_data_are_left_out_and_named(no_data, capsys):
     workflow._digest.cache_clear()
-    assert all(name.startswith("digits-") for name in workflow.plan("smoke", "digits"))
+    stand_ins = {name.split("-")[0] for name in workflow.plan("smoke", "digits")}
+    assert stand_ins == {"digits", "photos"}
     assert "omniglot_lake's runs are left out" in capsys.readouterr().err
 
 
