@@ -68,6 +68,17 @@ def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
     assert all(output.get("name") != "stderr" for output in outputs(book))
 
 
+@pytest.mark.parametrize(("objective", "decoder"), [("mae", None), ("vlae", "pixelcnnpp")])
+def test_colour_notebook_goes_on_without_cifar_and_says_so(objective, decoder, no_data):
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("07"))
+    book = execute(
+        path, no_data, preset="smoke", objective=objective, decoder=decoder, out_dir="runs"
+    )
+    assert "Going on with photos" in str(outputs(book))
+    assert list((no_data / "runs" / "smoke").glob("photos-*/result.json"))
+    assert all(output.get("name") != "stderr" for output in outputs(book))
+
+
 @pytest.mark.parametrize("path", READING, ids=lambda path: path.stem)
 def test_reading_notebook_runs_at_smoke(path, tmp_path):
     book = execute(path, tmp_path, preset="smoke", dataset="digits", out_dir="runs")
