@@ -50,7 +50,7 @@ def test_disk_full_at_a_checkpoint_leaves_the_one_before(digits, tmp_path, monke
 
     sentence = r"checkpoint of step 3 cannot be written \(No space left on device\); the one before"
     with pytest.raises(OSError, match=sentence):
-        training.train(smoke(), digits, tmp_path, CPU, checkpoint_minutes=0, observe=fill_up)
+        training.train(smoke(), digits, tmp_path, CPU, checkpoint_minutes=0.0, observe=fill_up)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "step-00000001", "step-00000002",
     ]  # fmt: skip

@@ -21,14 +21,14 @@ TRAIN = """
 import os
 from maelib import config, runs, training
 
-training.CHECKPOINT_SECONDS = 0
 def logged(state, *rest, step=training.train_step):
     with open("../steps", "a") as file:
         print(objective, state.progress.step, file=file)
     return step(state, *rest)
 training.train_step = logged
 assert not os.path.exists("../broken-" + objective)
-_ = runs.run(config.resolve(preset, dataset, objective, alpha=alpha, beta=beta))
+chosen = config.resolve(preset, dataset, objective, alpha=alpha, beta=beta)
+_ = runs.run(chosen, checkpoint_minutes=0.0)
 """
 
 
