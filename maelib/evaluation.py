@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maelib import collapse, representations, rng
+from maelib import collapse, rng
 from maelib.config import Config
 from maelib.data import COLOUR, Dataset, as_input
 from maelib.divergences import mpd, std
@@ -72,6 +72,8 @@ def measure(
     if data.name in COLOUR:
         means["bpd"] = bits_per_dim(means["nll"], x[0].numel())
     else:
+        from maelib import representations  # scikit-learn takes seconds to import
+
         limits = (config.train_images, config.test_images)
         means |= representations.measure_model(model, data, *limits)
     samples = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
@@ -158,11 +160,17 @@ def iw_nll_reference(model: VAE, x: Float[Tensor, "n c h w"], k: int) -> Float[T
 
 
 def log_weights(
-    model: VAE, x: Float[Tensor, "n c h w"], eps: Float[Tensor, "samples n latent"]
+    model: VAE,
+    x: Float[Tensor, "n c h w"],
+    eps: Float[Tensor, "samples n latent"],
+    posterior: tuple[Tensor, Tensor] | None = None,
 ) -> Float[Tensor, "samples n"]:
-    """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps."""
+    """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps.
+
+    ``posterior`` is the encoder's mu and logvar of ``x``, if they are known already.
+    """
     samples, n, _ = eps.shape
-    mu, logvar = model.encoder(x)
+    mu, logvar = model.encoder(x) if posterior is None else posterior
     z = (mu + (0.5 * logvar).exp() * eps).flatten(0, 1)
     repeated = x.expand(samples, *x.shape).flatten(0, 1)
     joint = model.log_likelihood(repeated, z) + model.prior.log_prob(z)
@@ -176,8 +184,9 @@ def noise_block(image: int, block: int, latent: int) -> Float[Tensor, "block lat
 
 def _stream(model: VAE, x: Tensor, first: int, k: int) -> Tensor:
     total = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
+    posterior = model.encoder(x)
     for block in range(-(-k // BLOCK)):
         noise = [noise_block(first + i, block, model.prior.latent) for i in range(len(x))]
         eps = torch.stack(noise, 1)[: k - block * BLOCK].to(x)
-        total = torch.logaddexp(total, log_weights(model, x, eps).logsumexp(0))
+        total = torch.logaddexp(total, log_weights(model, x, eps, posterior).logsumexp(0))
     return math.log(k) - total

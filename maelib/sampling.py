@@ -6,6 +6,9 @@ the three colours), so that an image is a deterministic function of z and ``unif
 decoding is 0.5 everywhere, and for colours the most probable component (``argmax``).
 """
 
+from collections.abc import Iterator
+from itertools import islice, product
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,14 +44,17 @@ def decode_colour_reference(
     z: Float[Tensor, "batch latent"],
     uniform: Float[Tensor, "batch 4 h w"],
     argmax: bool = False,
+    pixels: int | None = None,
 ) -> Float[Tensor, "batch 3 h w"]:
-    """Colour images by a full forward pass for every pixel (the code's features are kept)."""
+    """Colour images by a full forward pass for every pixel (the code's features are kept).
+
+    ``pixels`` stops after so many, for timing.
+    """
     code = decoder.pyramid(z)
     x = z.new_zeros(len(z), *decoder.shape)
-    for row in range(x.shape[2]):
-        for column in range(x.shape[3]):
-            at = (..., slice(row, row + 1), slice(column, column + 1))
-            x[at] = draw_from_mixture(decoder.given_code(x, code)[at], uniform[at], argmax)
+    for row, column in islice(_raster(x), pixels):
+        at = (..., slice(row, row + 1), slice(column, column + 1))
+        x[at] = draw_from_mixture(decoder.given_code(x, code)[at], uniform[at], argmax)
     return x
 
 
@@ -79,14 +85,19 @@ def decode_window(
 
 @torch.no_grad()
 def decode_pixels_reference(
-    decoder: PixelCNN, z: Float[Tensor, "batch latent"], uniform: Float[Tensor, "batch 1 h w"]
+    decoder: PixelCNN,
+    z: Float[Tensor, "batch latent"],
+    uniform: Float[Tensor, "batch 1 h w"],
+    pixels: int | None = None,
 ) -> Float[Tensor, "batch 1 h w"]:
-    """``decode_pixels``, the slow and obvious way: a full forward pass for every pixel."""
+    """``decode_pixels``, the slow and obvious way: a full forward pass for every pixel.
+
+    ``pixels`` stops after so many, for timing.
+    """
     x = torch.zeros_like(uniform)
-    for row in range(x.shape[2]):
-        for column in range(x.shape[3]):
-            logits = decoder(z, x)[:, :, row, column]
-            x[:, :, row, column] = (logits.sigmoid() > uniform[:, :, row, column]).to(x.dtype)
+    for row, column in islice(_raster(x), pixels):
+        logits = decoder(z, x)[:, :, row, column]
+        x[:, :, row, column] = (logits.sigmoid() > uniform[:, :, row, column]).to(x.dtype)
     return x
 
 
@@ -137,6 +148,10 @@ class _PixelCache:
         inputs = self.inputs[layer]
         inputs[:, :, row + rows - 1, column + side] = pixel[:, :, 0, 0]
         return inputs[:, :, row : row + rows, column : column + layer.kernel]
+
+
+def _raster(x: Tensor) -> Iterator[tuple[int, int]]:
+    return product(range(x.shape[2]), range(x.shape[3]))
 
 
 @torch.no_grad()

@@ -1,0 +1,58 @@
+"""The training step as one would first write it: the twin of ``training.train_step``.
+
+Eager float32 without TF32, contiguous tensors, an Adam and an average that loop over the
+parameters, and a host that waits for every term. ``tests/test_speed_twins.py`` steps both.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from maelib import precision, training
+from maelib.config import Config
+from maelib.model import VAE
+
+
+@dataclass
+class Plain:
+    """What the plain step changes. ``totals`` are those of ``training.CURVES``."""
+
+    model: VAE
+    averaged: VAE
+    optimizer: torch.optim.Optimizer
+    totals: dict[str, float]
+    step: int = 0
+
+
+def begin(state: training.State, config: Config) -> Plain:
+    """The plain twin of a state that has not taken a step yet."""
+    model = copy.deepcopy(state.model).to(memory_format=torch.contiguous_format)
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, foreach=False, fused=False)
+    return Plain(model, copy.deepcopy(model), optimizer, dict.fromkeys(training.CURVES, 0.0))
+
+
+def plain_step(
+    plain: Plain, config: Config, x: Tensor, eps: Tensor, total: int, multiply: str = "float32"
+) -> None:
+    """One update of the weights and of their average; ``multiply`` as in ``precision``."""
+    with precision.multiplying(multiply):
+        terms = training.loss_terms(plain.model(x, eps), config)
+        plain.optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()
+        parameters = list(plain.model.parameters())
+        norm = nn.utils.clip_grad_norm_(parameters, config.clip, foreach=False).item()
+    for name in training.CURVES:
+        plain.totals[name] += getattr(terms, name).item()
+    if not math.isfinite(norm):
+        raise training.TrainingError(f"the gradient is NaN or infinite at step {plain.step}.")
+    for group in plain.optimizer.param_groups:
+        group["lr"] = training.learning_rate(config, plain.step, total, 0)
+    plain.optimizer.step()
+    decay = min(config.ema, (1 + plain.step) / (10 + plain.step))
+    with torch.no_grad():
+        for mean, weight in zip(plain.averaged.parameters(), parameters, strict=True):
+            mean.mul_(decay).add_(weight, alpha=1 - decay)
+    plain.step += 1

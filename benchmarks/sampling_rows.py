@@ -1,0 +1,172 @@
+"""Rows about trained models: drawing pixels and codes, the NLL, and what starting up takes."""
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from timing import Row, clock, interleave
+from torch import nn
+from workload import Bench
+
+from maelib import config, evaluation, layers, rng, sampling
+
+NLL_K = 4096
+
+
+def sampled(b: Bench, dataset: str, slow: Callable, name: str, target: str) -> Row:
+    """``slow``, a full forward pass for each pixel, against ``sampling.decode``."""
+    c = b.configure(dataset)
+    count = 4 if b.quick else 100
+    plain, ours = b.networks(c)
+    channels, size, _ = ours.decoder.shape
+    pixels = size * size if b.on_gpu else 2
+    z = torch.randn(count, c.latent, device=b.device)
+    uniform = torch.rand(count, 1 if channels == 1 else 4, size, size, device=b.device)
+    sides = {
+        "reference": partial(slow, plain.decoder, z, uniform, pixels=pixels),
+        "ours": partial(sampling.decode, ours.decoder, z, uniform),
+    }
+    times = interleave(sides, 3, b.device)
+    note = "" if b.on_gpu else f"reference: {pixels} of {size * size} pixels, scaled"
+    scale = {"reference": size * size / pixels}
+    return b.row(f"{name}, batch {count}", times, target, note, scale=scale)
+
+
+def pixels(b: Bench) -> Iterator[Row]:
+    """Binary 28x28 images, pixel by pixel."""
+    slow = sampling.decode_pixels_reference
+    yield sampled(b, "digits", slow, "pixel sampling, 28x28", "30x")
+
+
+def colour(b: Bench) -> Iterator[Row]:
+    """Colour images of the decoder with the small window."""
+    slow = sampling.decode_colour_reference
+    yield sampled(b, "photos", slow, "pixel sampling, 32x32 colour", "20x")
+
+
+def nll_images(b: Bench) -> int:
+    return 2 if b.quick or not b.on_gpu else 100
+
+
+def nll(b: Bench) -> Iterator[Row]:
+    """Importance-weighted NLL, then seconds and peak memory as k grows."""
+    c, n = b.configure(), nll_images(b)
+    whole = 64 if b.quick else NLL_K
+    few, many = (8, 256) if b.on_gpu else (64, 256)
+    few, many = min(few, whole), min(many, whole)
+    plain, ours = b.networks(c)
+    x = b.batch(c, n)[0]
+    sides = {
+        "reference": torch.no_grad()(partial(evaluation.iw_nll_reference, plain, x, few)),
+        "ours": partial(evaluation.iw_nll, ours, x, many),
+    }
+    times = interleave(sides, 3, b.device)
+    note = f"timed at k = {few} (reference) and {many} (ours), scaled"
+    scale = {"reference": whole / few, "ours": whole / many}
+    yield b.row(f"IW-NLL, k = {whole}, {n} images", times, "2x", note, scale=scale)
+    growth = [in_child(nll_once, b, k) for k in (8, 64, 512, 4096) if k <= whole]
+    peaks = ", ".join(f"{each['MiB']:.0f}" for each in growth)
+    counts = ", ".join(str(each["k"]) for each in growth)
+    seconds = {f"k = {each['k']}": [each["seconds"]] for each in growth}
+    note = f"peak MiB beside the model at k = {counts}: {peaks}; once each, in a fresh process"
+    more = {"ours": list(seconds)[-1], "more": {"peak": growth}}
+    yield b.row(f"IW-NLL memory, {n} images", seconds, "flat in k", note, reference=None, **more)
+
+
+def nll_once(b: Bench, k: int) -> dict[str, float]:
+    """Seconds and peak memory of one ``iw_nll``, in a process that did nothing else."""
+    c = b.configure()
+    _, ours = b.networks(c)
+    x = b.batch(c, nll_images(b))[0]
+    before = memory(b, "VmRSS")
+    if b.on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    seconds = clock(partial(evaluation.iw_nll, ours, x, k), b.device)
+    return {"k": k, "seconds": seconds, "MiB": memory(b, "VmHWM") - before}
+
+
+def memory(b: Bench, which: str) -> float:
+    """MiB now (``VmRSS``) or at most so far (``VmHWM``); NaN where the system does not say."""
+    if b.on_gpu:
+        now, most = torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
+        return (now() if which == "VmRSS" else most()) / 2**20
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    return next((int(s.split()[1]) / 2**10 for s in lines if s.startswith(which)), float("nan"))
+
+
+def in_child(function: Callable, *arguments: object) -> dict[str, float]:
+    """What ``function`` returns in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(function, arguments)
+
+
+def growth_of_nll(b: Bench) -> Iterator[Row]:
+    """Seconds of the NLL as k grows, and as the number of images does."""
+    c = b.configure()
+    _, ours = b.networks(c)
+    base = 25 if b.on_gpu else 1
+    x = b.batch(c, 8 * base)[0]
+    ks = (8, 16) if b.quick else (64, 128, 256)
+    series = {
+        f"NLL, {2 * base} images": {f"k = {k}": (x[: 2 * base], k) for k in ks},
+        f"NLL, k = {ks[0]}": {f"{n * base} images": (x[: n * base], ks[0]) for n in (1, 2, 4, 8)},
+    }
+    for name, sides in series.items():
+        runs = {side: partial(evaluation.iw_nll, ours, *what) for side, what in sides.items()}
+        yield b.row(name, interleave(runs, 3, b.device), "-", reference=None, ours=None)
+
+
+def flow(b: Bench) -> Iterator[Row]:
+    """Sampling the flow priors: seconds, and how often a masked layer is evaluated."""
+    for dataset, count in (("digits", 100), ("photos", 64)):
+        c = b.configure(dataset)
+        prior = b.state(c).model.prior
+        draw = partial(prior.sample, count, rng.generator(0, "flow", device=b.device))
+        passes = masked_passes(prior, draw)
+        times = interleave({"ours": draw}, 3, b.device)
+        dimensions = c.latent if dataset == "digits" else config.POSITIONS
+        what = "dimensions" if dataset == "digits" else "positions of the maps"
+        note = f"{passes} passes of each masked layer for {dimensions} {what}"
+        more = {"passes": passes, "dimensions": dimensions}
+        name = f"flow sampling, {c.latent} latent, batch {count}"
+        yield b.row(name, times, "a pass a dimension at most", note, reference=None, more=more)
+
+
+def masked_passes(prior: nn.Module, draw: Callable[[], object]) -> int:
+    """The most evaluations of any one masked layer of ``prior`` during ``draw``."""
+    counts: dict[nn.Module, int] = {}
+
+    def count(layer: nn.Module, *_: object) -> None:
+        counts[layer] = counts.get(layer, 0) + 1
+
+    masked = [layer for layer in layers.layers(prior) if layer.mask is not None]
+    hooks = [layer.register_forward_hook(count) for layer in masked]
+    draw()
+    for hook in hooks:
+        hook.remove()
+    return max(counts.values())
+
+
+def start(b: Bench) -> Iterator[Row]:
+    """Fresh processes: the import, the help, and the import of all that a run needs."""
+    commands = {
+        "import torch": ["-c", "import torch"],
+        "import maelib": ["-c", "import maelib"],
+        "maelib --help": ["-m", "maelib", "--help"],
+        "import maelib.runs": ["-c", "import maelib.runs"],
+    }
+    sides = {
+        name: partial(subprocess.run, [sys.executable, *words], check=True, capture_output=True)
+        for name, words in commands.items()
+    }
+    times = interleave(sides, 5, torch.device("cpu"))
+    for name, target in (("import maelib", "3 s"), ("maelib --help", "1 s")):
+        yield Row(name, "cpu", {"ours": times[name]}, target, reference=None)
+    both = {"reference": times["import torch"], "ours": times["import maelib.runs"]}
+    note = "all that a run needs; reference: import torch"
+    yield Row("import maelib.runs", "cpu", both, "-", note)
