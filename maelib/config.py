@@ -119,7 +119,6 @@ PRESETS: dict[str, dict] = {
 }  # fmt: skip
 _CIFAR = dict(
     latent=16 * POSITIONS, flow_hidden=128, batch_size=64, lr_decay=0.999995,
-    adam_betas=(0.95, 0.9995),
 )  # fmt: skip
 COLOUR_PRESETS: dict[str, dict] = {
     "smoke": dict(
@@ -140,7 +139,9 @@ COLOUR_PRESETS: dict[str, dict] = {
         init_images=256, val_images=500, validate_steps=150, test_images=2_000, nll_images=100,
         nll_k=32,
     ),
-    "paper": _CIFAR | dict(epochs=500, ema=0.9995, patience=50, init_images=256, nll_k=512),
+    "paper": _CIFAR | dict(
+        epochs=500, adam_betas=(0.95, 0.9995), ema=0.9995, patience=50, init_images=256, nll_k=512,
+    ),
 }  # fmt: skip
 
 

@@ -177,7 +177,8 @@ def start(config: Config, images: UInt8[Tensor, "n c h w"], device: torch.device
 def adam(model: VAE, config: Config) -> torch.optim.Adam:
     """The paper's optimiser, all parameters updated by one kernel where the device has it."""
     fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.Adam(model.parameters(), lr=config.lr, fused=fused)
+    kind = {"lr": config.lr, "betas": config.adam_betas, "fused": fused}
+    return torch.optim.Adam(model.parameters(), **kind)
 
 
 def train_step(

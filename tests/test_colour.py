@@ -6,7 +6,18 @@ import pytest
 import torch
 from test_networks import excite
 
-from maelib import colour, config, data, layers, likelihoods, model, objectives, runs, sampling
+from maelib import (
+    colour,
+    config,
+    data,
+    layers,
+    likelihoods,
+    model,
+    objectives,
+    runs,
+    sampling,
+    training,
+)
 from maelib.download import DownloadError
 from maelib.encoders import DenseNetEncoder
 from maelib.flows import ConvFlowPrior
@@ -270,6 +281,11 @@ def test_no_network_and_no_copy_is_not_found(tmp_path, monkeypatch):
 def test_what_colour_images_cannot_have_is_one_clear_sentence(changes, message):
     with pytest.raises(ValueError, match=message):
         smoke(**changes)
+
+
+def test_adam_has_the_configured_betas():
+    c = config.resolve("paper", "cifar10", channels=4)
+    assert training.adam(model.build(c), c).defaults["betas"] == (0.95, 0.9995)
 
 
 @pytest.mark.parametrize("kind", config.COLOUR_DECODERS)
