@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from maelib.config import COLOUR_DECODERS, default_decoder
-from maelib.experiments import ALPHAS, BETAS, CIFAR10
+from maelib.config import Config
+from maelib.experiments import ALPHAS, BETAS, CIFAR10, Experiment
 from maelib.results import Record
 
 HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
@@ -93,25 +93,30 @@ def colour_verdicts(records: list[Record]) -> list[Verdict]:
 
     Models with the same decoder are compared, on the runs of one preset, data set and seed.
     """
+    maes = [e for e in CIFAR10 if e.settings["objective"] == "mae"]
     return [
         compare(
             "(vi) MAE improves on our VLAE (Table 3)",
             "nll",
-            _first(records, objective="vlae", decoder=decoder),
-            _first(records, **experiment.settings | {"decoder": decoder}),
+            _run_of(_vlae_like(experiment), records),
+            _run_of(experiment, records),
         )
-        for decoder in COLOUR_DECODERS
-        for experiment in CIFAR10
-        if experiment.settings["objective"] == "mae"
-        and experiment.settings.get("decoder", default_decoder("mae", "cifar10")) == decoder
+        for experiment in maes
     ]
 
 
-def _first(records: list[Record], **wanted: object) -> Record | None:
-    """The first record whose configuration has all the values ``wanted``."""
-    return next(
-        (r for r in records if all(getattr(r.config, k) == v for k, v in wanted.items())), None
-    )
+def _vlae_like(experiment: Experiment) -> Experiment:
+    same = {k: v for k, v in experiment.settings.items() if k == "decoder"}
+    return Experiment(experiment.table, {"objective": "vlae", **same})
+
+
+def _run_of(experiment: Experiment, records: list[Record]) -> Record | None:
+    """The record whose whole configuration is the experiment's."""
+
+    def is_it(c: Config) -> bool:
+        return c == experiment.config(c.preset, c.dataset, c.seed)
+
+    return next((r for r in records if is_it(r.config)), None)
 
 
 def clustering_verdicts(records: list[Record]) -> list[Verdict]:

@@ -6,6 +6,7 @@ photos   crops of the two photographs that scikit-learn ships; their numbers mea
 """
 
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,9 @@ def download_cifar(root: Path) -> None:
     archive = root / "cifar-10-python.tar.gz"
     fetch([CIFAR_URL], archive, None, timeout=30.0)
     try:
-        with tarfile.open(archive) as packed:
-            packed.extractall(root, filter="data")
+        with tempfile.TemporaryDirectory(dir=root) as part, tarfile.open(archive) as packed:
+            packed.extractall(part, filter="data")
+            (Path(part) / CIFAR_FOLDER).rename(root / CIFAR_FOLDER)
     except (tarfile.TarError, EOFError) as problem:
         raise OSError(f"{archive.name} is cut off or altered; try again.") from problem
     finally:
@@ -62,8 +64,8 @@ def read_cifar(root: Path) -> tuple[Images, Labels, Images, Labels]:
         path = root / CIFAR_FOLDER / name
         if not path.exists() or sha256(path) != digest:
             raise OSError(
-                f"{CIFAR_FOLDER}/{name} is missing or altered (its SHA-256 is not CIFAR-10's); "
-                f"restore it, or delete the folder {CIFAR_FOLDER} so that it is downloaded anew."
+                f"{path} is missing or altered (its SHA-256 is not CIFAR-10's); restore it, or "
+                f"delete {path.parent} so that it is downloaded anew."
             )
     train, test = (CIFAR10(root, train=flag, download=False) for flag in (True, False))
     return _images(train.data), _labels(train.targets), _images(test.data), _labels(test.targets)

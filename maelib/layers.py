@@ -156,7 +156,7 @@ class ShiftedConv2d(WeightNorm):
 
     The kernel's last row is the pixel's own; with ``corner`` its last column too, else its middle
     one. Causality comes from where the kernel lies, not from a mask (Salimans et al., 2017):
-    a stack of these with its input shifted down (or right) by one has no blind spot.
+    a stack of these, its first outputs shifted down (or right) by one, has no blind spot.
     """
 
     def __init__(

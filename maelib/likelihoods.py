@@ -83,10 +83,16 @@ def mixture_log_prob(
 def mixture_mean(
     output: Float[Tensor, "batch outputs h w"], x: Float[Tensor, "batch 3 h w"]
 ) -> Float[Tensor, "batch 3 h w"]:
-    """The expected colours of each pixel (given those before it in red, green, blue)."""
+    """The expected value of each of a pixel's colours, given those before it in the order RGB.
+
+    The components' means are weighted by how well they explain the colours before.
+    """
     mixture = LogisticMixture.split(output)
-    weights = mixture.logits.softmax(1)[:, :, None]
-    return (weights * mixture.means_given(x)).sum(1).clamp(-1, 1)
+    means = mixture.means_given(x)
+    channels = logistic_log_prob(x[:, None], means, mixture.log_scale)
+    before = channels.cumsum(2) - channels
+    weights = (mixture.logits[:, :, None] + before).softmax(1)
+    return (weights * means).sum(1).clamp(-1, 1)
 
 
 def logistic_log_prob(

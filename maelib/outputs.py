@@ -75,6 +75,7 @@ def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
     if name in STAND_INS:
         words += f" {name} stands in for CIFAR-10: do not compare its numbers with the paper's."
     tables.write(tables.table3(colours), words + " Bits/dim.", folder / "table3")
+    tables.write(tables.collapse_table(colours), words, folder / "collapse_colour")
     table = tables.verdict_table(by_seed(colours, claims.colour_verdicts))
     tables.write(table, words + " NLL in nats per image.", folder / "claims_colour")
 

@@ -168,9 +168,10 @@ class SmallPixelCNN(_ColourDecoder):
 class FullPixelCNN(_ColourDecoder):
     """The three-level PixelCNN++: ``blocks`` blocks a level on the way down, and on the way up.
 
-    It sees all rows above and, at the published depth, at least 18 pixels to the left; those
-    further left fall to z where no coarser level shows them. The way up takes the features of the
-    way down, in reverse.
+    It sees the rows above and what is to the left, but of its own row and the nearest ones above
+    only so many columns to either side as the finest level reaches, 18 at four blocks: a coarser
+    level shows only rows that are complete. The way up takes the features of the way down, in
+    reverse.
     """
 
     def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):

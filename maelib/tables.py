@@ -7,7 +7,8 @@ import pandas as pd
 
 from maelib import paper
 from maelib.claims import Verdict
-from maelib.config import COLOUR_DECODERS
+from maelib.config import COLOUR_DECODERS, resolve
+from maelib.data import COLOUR
 from maelib.results import Record, binarised
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
@@ -185,8 +186,12 @@ def _printed(row: dict, measure: str) -> str:
 
 
 def _is_default(record: Record) -> bool:
-    plain_free_bits = record.config.objective == "vlae" or record.config.free_bits == 0
-    return record.config.diverse in ("tempered", "none") and plain_free_bits
+    """Whether the run differs from its preset in nothing that the table's row does not name."""
+    c = record.config
+    named = {"alpha": c.alpha, "beta": c.beta, "decoder": c.decoder, "free_bits": c.free_bits}
+    usual = resolve(c.preset, c.dataset, c.objective, seed=c.seed, **named)
+    may_be_free = c.objective == "vlae" and c.dataset not in COLOUR
+    return c == usual and (c.free_bits == 0 or may_be_free)
 
 
 def _mean(values: list[float]) -> str:

@@ -94,6 +94,23 @@ def test_drawn_pixels_follow_the_likelihood():
         assert drawn == pytest.approx((weights * below).sum().item(), abs=0.01)
 
 
+def test_drawn_colours_lie_on_the_means_that_the_likelihood_gives_them():
+    output = 0.3 * torch.randn(50, 10, 2, 2)
+    output[:, 4:7] = -7
+    drawn = likelihoods.draw_from_mixture(output, torch.full((50, 4, 2, 2), 0.5))
+    means = likelihoods.LogisticMixture.split(output).means_given(drawn)[:, 0].clamp(-1, 1)
+    assert (drawn - means).abs().max() < 1 / 255 + 1e-5
+
+
+def test_the_expected_colour_follows_the_component_that_explains_the_colours_before():
+    output = torch.zeros(1, 20, 1, 1)
+    output[:, 2:5], output[:, 5:8], output[:, 8:14] = -0.8, 0.8, -4.0
+    x = torch.full((1, 3, 1, 1), 0.8)
+    red, green, blue = likelihoods.mixture_mean(output, x).flatten().tolist()
+    assert red == pytest.approx(0, abs=1e-6)  # nothing is known yet
+    assert (green, blue) == pytest.approx((0.8, 0.8), abs=1e-3)
+
+
 def test_taking_the_most_probable_component_draws_from_another_distribution():
     output = torch.zeros(1, 20, 1, 1).expand(1000, -1, -1, -1).clone()
     output[:, 0] = 0.1  # the two components are nearly as probable as each other
@@ -123,10 +140,11 @@ def test_the_small_window_is_7_columns_by_3_rows_without_the_pixel_and_what_foll
     assert (seen_from(decoder(SmallPixelCNN), row, column) == expected).all()
 
 
-@pytest.mark.parametrize(("row", "column"), [(0, 0), (9, 20), (16, 16), (31, 31)])
-def test_the_full_pixelcnn_sees_all_rows_above_and_far_to_the_left_and_nothing_else(row, column):
+@pytest.mark.parametrize(("row", "column"), [(0, 0), (9, 20), (16, 16), (31, 0), (31, 31)])
+def test_the_full_pixelcnn_sees_nearly_all_before_its_pixel_and_nothing_else(row, column):
     seen = seen_from(decoder(FullPixelCNN, blocks=4), row, column)
-    assert seen[:row].all()
+    assert seen[: max(0, row - 3)].all()
+    assert seen[:row, max(0, column - 18) : column + 19].all()
     assert seen[row, max(0, column - 18) : column].all()
     assert not seen.flatten()[row * 32 + column :].any()
 
@@ -243,6 +261,20 @@ def test_an_archive_that_is_no_archive_is_not_kept(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cifar-10-python\.tar\.gz is cut off"):
         colour.download_cifar(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_was_cut_off_leaves_nothing_behind(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "test_batch").write_bytes(torch.randint(0, 256, (10**5,)).byte().numpy())
+    packed, out = tmp_path / "packed.tar.gz", tmp_path / "out"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tmp_path / "in", colour.CIFAR_FOLDER)
+    packed.write_bytes(packed.read_bytes()[:50_000])
+    monkeypatch.setattr(colour, "fetch", lambda urls, target, *_, **__: shutil.copy(packed, target))
+    out.mkdir()
+    with pytest.raises(OSError, match="is cut off or altered"):
+        colour.download_cifar(out)
+    assert list(out.iterdir()) == []
 
 
 def test_an_archive_is_unpacked_and_its_members_checked(tmp_path, monkeypatch):

@@ -92,3 +92,25 @@ def test_verdicts_need_runs_and_follow_the_sign(finished):
     high.samples["nll"][0] += 0.1
     assert claims.compare("", "nll", high, low).verdict == claims.HOLDS
     assert claims.compare("", "nll", low, high).verdict == claims.FAILS
+
+
+def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished):
+    _, made = finished
+    other = replace(made[1], config=replace(made[1].config, epochs=7))
+    assert tables.table4([other]).equals(tables.table4([]))
+    c = config.resolve("smoke", "photos", alpha=0.5, beta=1.0)
+    vlae, mae, pairwise, freed = (
+        replace(made[0], config=c, samples={"nll": [1.0, 2.0, 3.0 + i]})
+        for i, c in enumerate(
+            (
+                config.resolve("smoke", "photos", "vlae"),
+                c,
+                replace(c, diverse="pairwise"),
+                config.resolve("smoke", "photos", "vlae", free_bits=7.84),
+            )
+        )
+    )
+    judged = [v for v in claims.colour_verdicts([vlae, mae]) if v.verdict != claims.TOO_FEW]
+    assert len(judged) == 1
+    verdicts = claims.colour_verdicts([freed, pairwise])
+    assert {v.verdict for v in verdicts} == {claims.TOO_FEW}
