@@ -16,18 +16,20 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sampling_rows import colour, flow, growth_of_nll, nll, pixels, start
+from sampling_rows import colour, flow, growth_of_nll, nll, nll_precision, pixels, start
 from timing import HEADER, Row, duration, markdown, provenance, write
-from training_rows import floor, growth_of_step, pairs, train
+from training_rows import curve, floor, growth_of_step, pairs, train
 from workload import Bench
 
 from maelib.runs import pick_device
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "train": train,
+    "curve": curve,
     "pixels": pixels,
     "colour": colour,
     "nll": nll,
+    "nll-precision": nll_precision,
     "flow": flow,
     "pairs": pairs,
     "start": start,

@@ -77,6 +77,27 @@ def nll(b: Bench) -> Iterator[Row]:
     yield b.row(f"IW-NLL memory, {n} images", seconds, "flat in k", note, reference=None, **more)
 
 
+def nll_precision(b: Bench) -> Iterator[Row]:
+    """How far the NLL in each precision lies from the plain model's in float32."""
+    c, n, k = b.configure(), 4 if b.quick else 100, 8 if b.quick else 64
+    plain, ours = b.networks(c)
+    x, exact = b.batch(c, n)[0], {}
+
+    def measure(side: str, net: nn.Module, precise: str) -> None:
+        exact[side] = evaluation.iw_nll(net, x, k, precise=precise)
+
+    chosen = [b.precise, *["bf16"] * (b.on_gpu or b.quick)]
+    sides = {p: partial(measure, p, ours, p) for p in chosen}
+    sides = {"reference": partial(measure, "reference", plain, "float32"), **sides}
+    times = interleave(sides, 1, b.device, warm=0)
+    for precise in chosen:
+        gap = exact[precise] - exact["reference"]
+        note = f"mean difference {gap.mean():.2g} nats, largest of an image {gap.abs().max():.2g}"
+        kept = {side: times[side] for side in ("reference", precise)}
+        name = f"NLL in {precise}, k = {k}, {n} images"
+        yield b.row(name, kept, "within 0.01 nats", note, ours=precise)
+
+
 def nll_once(b: Bench, k: int) -> dict[str, float]:
     """Seconds and peak memory of one ``iw_nll``, in a process that did nothing else."""
     c = b.configure()

@@ -1,9 +1,11 @@
 """Rows about training: the step, its pairwise terms, its growth with the batch, its floor."""
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from plain_step import begin, plain_step
@@ -14,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from workload import Bench
 
-from maelib import config, layers, objectives, precision, training
+from maelib import config, data, layers, objectives, precision, training
 
 STEPS = 10**6  # of the learning-rate schedule, which is not what is timed
 
@@ -61,6 +63,38 @@ def train(b: Bench) -> Iterator[Row]:
         yield b.row(f"training step: {missing}", {}, target, "not measured: not in this hardware")
     if not compiler:
         yield b.row("training step: compiled", {}, target, "not measured: no C++ compiler")
+
+
+def curve(b: Bench) -> Iterator[Row]:
+    """500 steps in bfloat16, which a CPU can emulate, against float32 and another seed of it."""
+    sizes = dict(epochs=2, validate_steps=5)
+    if not b.quick:
+        sizes = dict(epochs=25, validate_steps=100, channels=8, batch_size=50, train_images=1000)
+    images, last = data.load("digits"), {}
+
+    def train(side: str, precise: str, seed: int) -> None:
+        preset = "smoke" if b.quick else "quick"
+        c = config.resolve(preset, "digits", val_images=100, seed=seed, **sizes)
+        with tempfile.TemporaryDirectory() as folder:
+            _, progress = training.train(c, images, Path(folder), b.device, precise=precise)
+        last[side] = progress.history[-1]
+
+    sides = {"reference": ("float32", 0), "bf16": ("bf16", 0), "other seed": ("float32", 1)}
+    runs = {side: partial(train, side, *how) for side, how in sides.items()}
+    times = interleave(runs, 1, b.device, warm=0)
+    gaps = {
+        side: ", ".join(
+            f"{name} {last[side][name] - last['reference'][name]:+.2f}"
+            for name in ("loss", "kl", "mpd", "val_elbo")
+        )
+        for side in ("bf16", "other seed")
+    }
+    note = (
+        f"bf16 less float32 over the last {sizes['validate_steps']} steps, nats: {gaps['bf16']}; "
+        f"another seed in float32 less it: {gaps['other seed']}"
+    )
+    name = f"{last['bf16']['step']} steps in bf16, small network"
+    yield b.row(name, times, "within noise", note, ours="bf16", more=last)
 
 
 class Largest(TorchDispatchMode):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 # Written out, since maelib.data imports torch and --help must not wait for it.
+PRECISION = "auto, float32, tf32 or bf16 (default: auto, tf32 on CUDA)"
 DATASETS = "auto, mnist, digits, omniglot, omniglot_lake, cifar10 or photos"
 
 
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="the run's folder")
     evaluate.add_argument("--nll-k", type=int, help="importance samples (default: the run's)")
     evaluate.add_argument("--nll-images", type=int, help="test images (default: the run's)")
+    evaluate.add_argument("--precision", default="auto", help=PRECISION)
     sample = _command(commands, "sample", _sample, "draw images from a finished run")
     sample.add_argument("run", type=Path, help="the run's folder")
     sample.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
@@ -90,7 +92,7 @@ def _train_options(p: argparse.ArgumentParser) -> None:
     add(
         "--checkpoint-minutes", type=float, default=2.0, help="between saves (default: %(default)s)"
     )
-    add("--precision", default="auto", help="float32, tf32 or bf16 (default: tf32 on CUDA)")
+    add("--precision", default="auto", help=PRECISION)
     add("--profile", action="store_true", help="write a trace of 20 steps into the run's folder")
     add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
@@ -124,7 +126,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     model = load_model(options.run, pick_device(options.device))
     config = load_config(options.run)
     changed = {k: getattr(options, k) for k in ("nll_k", "nll_images") if getattr(options, k)}
-    measured = measure(model, data.load(config.dataset), replace(config, **changed))
+    dataset = data.load(config.dataset)
+    measured = measure(model, dataset, replace(config, **changed), options.precision)
     _print_measured(measured.means)
     print(", ".join(f"{name}: {value}" for name, value in measured.protocol.items()))
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from maelib import collapse, rng
+from maelib import collapse, precision, rng
 from maelib.config import Config
 from maelib.data import COLOUR, Dataset, as_input
 from maelib.divergences import mpd, std
@@ -47,14 +47,19 @@ class Measured:
 
 
 def measure(
-    model: VAE, data: Dataset, config: Config, observe: Callable[[int, int], None] | None = None
+    model: VAE,
+    data: Dataset,
+    config: Config,
+    precise: str = "auto",
+    observe: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Every measure, and the protocol it was taken by."""
+    """Every measure, and the protocol it was taken by; ``precise`` as in ``precision``."""
     device = next(model.parameters()).device
+    precise = precision.choose(precise, device)
     x = test_images(data.test.first(config.test_images).images.to(device))
-    re, kl, mu, logvar = elbo_terms(model, x)
+    re, kl, mu, logvar = elbo_terms(model, x, precise=precise)
     spread = [(float(mpd(*pair)), float(std(*pair))) for pair in pair_batches(mu, logvar)]
-    nll = iw_nll(model, x[: config.nll_images], config.nll_k, observe=observe)
+    nll = iw_nll(model, x[: config.nll_images], config.nll_k, precise=precise, observe=observe)
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
     scalars, dimensions = collapse.measure(model, x[first], mu[first], logvar[first], kl_first)
@@ -87,6 +92,7 @@ def measure(
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
         "clustering_runs": 5,
+        "precision": precise,
         "weights": "exponential moving average, best validation ELBO",
     }
     return Measured(means, {**samples, "mpd": mpds, "std": stds}, dimensions, protocol)
@@ -105,12 +111,13 @@ def test_images(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 
 @torch.no_grad()
 def elbo_terms(
-    model: VAE, x: Float[Tensor, "n c h w"], batch: int = 500
+    model: VAE, x: Float[Tensor, "n c h w"], batch: int = 500, precise: str = "float32"
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor, Tensor]:
     """RE and KL in nats of each image by one posterior sample, and mu and logvar [n, latent]."""
     noise = rng.generator(SEED, "elbo")
     eps = torch.randn(len(x), model.prior.latent, generator=noise).to(x.device)
-    parts = [model(*chunk) for chunk in zip(x.split(batch), eps.split(batch), strict=True)]
+    with precision.within(precise, x.device):
+        parts = [model(*chunk) for chunk in zip(x.split(batch), eps.split(batch), strict=True)]
     re, kl, mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
     return re, kl, mu, logvar
 
@@ -130,17 +137,19 @@ def iw_nll(
     x: Float[Tensor, "n c h w"],
     k: int,
     rows: int = 256,
+    precise: str = "float32",
     observe: Callable[[int, int], None] | None = None,
 ) -> Float[Tensor, " n"]:
     """-log (1/k) sum_i p(x, z_i) / q(z_i|x) in nats for each image, z_i from q(z|x).
 
     At most about ``rows`` decoder rows are held at once, whatever k. The noise is keyed by the
     image's index and the block of ``BLOCK`` samples: ``rows`` changes the result by round-off.
+    The networks multiply as ``precise`` says; log-probabilities and their sums are float32.
     """
     block = min(BLOCK, k)
     per_batch = max(1, rows // block)
     results = []
-    with fixed_weights(model):
+    with fixed_weights(model), precision.within(precise, x.device):
         for first in range(0, len(x), per_batch):
             chunk = x[first : first + per_batch]
             results.append(_stream(model, chunk, first, k))
@@ -170,7 +179,7 @@ def log_weights(
     ``posterior`` is the encoder's mu and logvar of ``x``, if they are known already.
     """
     samples, n, _ = eps.shape
-    mu, logvar = model.encoder(x) if posterior is None else posterior
+    mu, logvar = model.posterior(x) if posterior is None else posterior
     z = (mu + (0.5 * logvar).exp() * eps).flatten(0, 1)
     repeated = x.expand(samples, *x.shape).flatten(0, 1)
     joint = model.log_likelihood(repeated, z) + model.prior.log_prob(z)
@@ -184,7 +193,7 @@ def noise_block(image: int, block: int, latent: int) -> Float[Tensor, "block lat
 
 def _stream(model: VAE, x: Tensor, first: int, k: int) -> Tensor:
     total = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
-    posterior = model.encoder(x)
+    posterior = model.posterior(x)
     for block in range(-(-k // BLOCK)):
         noise = [noise_block(first + i, block, model.prior.latent) for i in range(len(x))]
         eps = torch.stack(noise, 1)[: k - block * BLOCK].to(x)

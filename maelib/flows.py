@@ -61,8 +61,8 @@ class AutoregressiveStep(nn.Module):
         self, z: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
         """eps and log |det d eps / d z|, for all dimensions at once."""
-        log_scale = self.log_scale(z)
-        return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1, dtype=z.dtype)
+        log_scale = self.log_scale(z).to(z.dtype)  # under autocast, bfloat16
+        return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1)
 
     def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
         """z with ``forward(z)[0] == eps``, one masked pass for each dimension in turn."""
@@ -135,7 +135,7 @@ class ConvStep(nn.Module):
     ) -> tuple[Float[Tensor, "batch maps h w"], Float[Tensor, "batch maps h w"]]:
         """Of every position, from those before it in the maps' own raster order."""
         h = F.elu(self.second(F.elu(self.first(maps))))
-        shift, log_scale = self.last(h).chunk(2, 1)
+        shift, log_scale = self.last(h).to(maps.dtype).chunk(2, 1)  # under autocast, bfloat16
         return shift, log_scale
 
     def forward(

@@ -32,10 +32,17 @@ class VAE(nn.Module):
 
         ``eps`` is the standard normal noise of the sample z = mu + exp(logvar / 2) eps.
         """
-        mu, logvar = self.encoder(x)
+        mu, logvar = self.posterior(x)
         z = mu + (0.5 * logvar).exp() * eps
         kl = log_normal(eps, logvar) - self.prior.log_prob(z)
         return -self.log_likelihood(x, z), kl, mu, logvar
+
+    def posterior(
+        self, x: Float[Tensor, "batch c h w"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """mu and logvar of q(z|x), in the precision of ``x`` whatever the encoder multiplies in."""
+        mu, logvar = self.encoder(x)
+        return mu.to(x.dtype), logvar.to(x.dtype)
 
     def log_likelihood(
         self, x: Float[Tensor, "batch c h w"], z: Float[Tensor, "batch latent"]

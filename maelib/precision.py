@@ -30,6 +30,13 @@ def multiplying(name: str) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32 = before[1]
 
 
+@contextmanager
+def within(name: str, device: torch.device) -> Iterator[None]:
+    """``multiplying`` and ``autocast`` at once."""
+    with multiplying(name), autocast(name, device):
+        yield
+
+
 def autocast(name: str, device: torch.device) -> AbstractContextManager:
     """Within it layers multiply in bfloat16, if ``name`` says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16")

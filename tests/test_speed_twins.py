@@ -93,7 +93,8 @@ def test_the_posterior_may_be_known_already():
 
 def test_benchmark_prints_and_writes_what_it_measured(tmp_path, capsys):
     path = tmp_path / "new" / "results.json"
-    bench.main(["--quick", "--rows", "flow", "pairs", "--device", "cpu", "--json", str(path)])
+    rows = ["flow", "pairs", "curve", "nll-precision"]
+    bench.main(["--quick", "--rows", *rows, "--device", "cpu", "--json", str(path)])
     printed = capsys.readouterr().out
     content = json.loads(path.read_text())
     assert {"commit", "torch", "hardware", "threads"} <= set(content["provenance"])

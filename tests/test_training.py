@@ -36,8 +36,9 @@ def test_bf16_multiplies_in_bfloat16_and_sums_likelihoods_in_float32(images):
     exact = net(x, eps)
     with precision.autocast("bf16", CPU):
         re, kl, mu, logvar = net(x, eps)
-    assert mu.dtype == torch.bfloat16
-    assert re.dtype == kl.dtype == torch.float32
+    assert not mu.equal(exact[2])
+    assert mu.equal(mu.bfloat16().float())
+    assert re.dtype == kl.dtype == mu.dtype == logvar.dtype == torch.float32
     terms, expected = (training.loss_terms(t, c) for t in ((re, kl, mu, logvar), exact))
     assert terms.loss.dtype == torch.float32
     for name in ("re", "kl", "loss"):
