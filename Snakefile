@@ -11,6 +11,8 @@ Half-trained runs lie in runs/, which no rule declares: Snakemake deletes declar
 import shlex
 import sys
 
+import torch
+
 from maelib import data, workflow as nodes
 from maelib.paths import default_out_dir, project_root
 
@@ -28,8 +30,13 @@ READING, READ_FIRST = nodes.representations(PRESET, DATASET, Path("."))
 
 
 def all_cores(wildcards):
-    """Two trainings on one machine would only be in each other's way."""
+    """For what no other training may run beside."""
     return workflow.cores
+
+
+def half_the_cores(wildcards):
+    """Two runs side by side end sooner than one after the other; a GPU is for one at a time."""
+    return workflow.cores if torch.cuda.is_available() else max(1, workflow.cores // 2)
 
 
 wildcard_constraints:
@@ -78,7 +85,7 @@ rule run:
     params:
         job=lambda wildcards: RUNS[wildcards.name],
         record=lambda wildcards: default_out_dir() / PRESET / wildcards.name / "result.json",
-    threads: all_cores
+    threads: half_the_cores
     message:
         "run {wildcards.name}"
     shell:
