@@ -13,6 +13,7 @@ from torchvision.utils import make_grid
 
 from maelib import rng
 from maelib.data import Dataset, as_input, unit_range
+from maelib.experiments import ALPHAS
 from maelib.model import VAE
 from maelib.objectives import DIVERSE_FORMS, closed_form_mpd
 from maelib.paper import tables
@@ -168,12 +169,14 @@ def forms_figure(records: list[Record]) -> Figure:
         runs = [r for r in records if _of_form(r, form)]
         runs.sort(key=lambda r: r.config.alpha)
         alphas = [r.config.alpha for r in runs]
-        ax.plot(alphas, [r.measurements["mpd"] for r in runs], "o-", color=colour, label=form)
+        label = form if runs else f"{form}: not run"
+        ax.plot(alphas, [r.measurements["mpd"] for r in runs], "o-", color=colour, label=label)
         if form != "pairwise" and runs:
             ax.plot(alphas, [_predicted(r) for r in runs], "x--", color=colour,
                     label=f"{form}, closed form")  # fmt: skip
     rows = [row for row in tables()["table4"]["rows"] if row.get("beta") == 0.5]
     ax.plot([r["alpha"] for r in rows], [r["mpd"] for r in rows], "ks:", label="paper, Table 4")
+    ax.set_xticks(ALPHAS, [f"{alpha:g}" for alpha in ALPHAS])
     ax.set(xlabel="alpha", ylabel="MPD in nats", title="MPD under the three forms of L_diverse")
     ax.legend(fontsize=8)
     return figure
