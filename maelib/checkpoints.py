@@ -66,11 +66,11 @@ def load_latest(folder: Path, device: torch.device) -> tuple[dict[str, Tensors],
     return None
 
 
-def save_tensors(tensors: Tensors, path: Path) -> None:
-    """Write a safetensors file, whole or not at all."""
+def save_tensors(tensors: Tensors, path: Path, header: dict[str, str] | None = None) -> None:
+    """Write a safetensors file, whole or not at all; ``header`` is its metadata."""
     with _whole(path) as part:
         try:
-            save_file({name: value.contiguous() for name, value in tensors.items()}, part)
+            save_file({name: value.contiguous() for name, value in tensors.items()}, part, header)
         except SafetensorError as problem:
             raise OSError(f"{path.name} cannot be written: {problem}") from problem
 

@@ -1,10 +1,11 @@
-"""The command line: ``maelib train | evaluate | sample | runs | data``.
+"""The command line: ``maelib train | evaluate | sample | export | runs | data``.
 
 maelib train --dataset mnist --preset quick --alpha 1.0 --beta 0.5
 torchrun --nproc-per-node 4 -m maelib train --preset paper
 maelib runs
 maelib evaluate runs/quick/NAME --nll-k 256
 maelib sample runs/quick/NAME --out samples.png
+maelib sample mnist-mae-a1-b0.5
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 # Written out, since maelib.data imports torch and --help must not wait for it.
 PRECISION = "auto, float32, tf32 or bf16 (default: auto, tf32 on CUDA)"
 DATASETS = "auto, mnist, digits, omniglot, omniglot_lake, cifar10 or photos"
+
+RUN = "the run's folder, or the name of a model in checkpoints/"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,22 +44,24 @@ def parser() -> argparse.ArgumentParser:
         _command(commands, "train", _train, "train (or find) a run and print its record")
     )
     evaluate = _command(commands, "evaluate", _evaluate, "measure a finished run again")
-    evaluate.add_argument("run", type=Path, help="the run's folder")
+    evaluate.add_argument("run", type=Path, help=RUN)
     evaluate.add_argument("--nll-k", type=int, help="importance samples (default: the run's)")
     evaluate.add_argument("--nll-images", type=int, help="test images (default: the run's)")
     evaluate.add_argument("--precision", default="auto", help=PRECISION)
     sample = _command(commands, "sample", _sample, "draw images from a finished run")
-    sample.add_argument("run", type=Path, help="the run's folder")
+    sample.add_argument("run", type=Path, help=RUN)
     sample.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
     sample.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     png = Path("samples.png")
     sample.add_argument("--out", type=Path, default=png, help="PNG (default: %(default)s)")
+    export = _command(commands, "export", _export, "put a finished run's model into checkpoints/")
+    export.add_argument("run", type=Path, help="the run's folder")
     runs = _command(commands, "runs", _runs, "list the runs there are")
     runs.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
     data = _command(commands, "data", _data, "find or download a data set and describe it")
     names = f"{DATASETS} (default: %(default)s)"
     data.add_argument("name", nargs="?", default="auto", help=names)
-    for command in (evaluate, sample):
+    for command in (evaluate, sample, export):
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
     return top
 
@@ -121,10 +126,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     from maelib import data
     from maelib.evaluation import measure
-    from maelib.runs import load_config, load_model, pick_device
 
-    model = load_model(options.run, pick_device(options.device))
-    config = load_config(options.run)
+    model, config = _opened(options)
     changed = {k: getattr(options, k) for k in ("nll_k", "nll_images") if getattr(options, k)}
     dataset = data.load(config.dataset)
     measured = measure(model, dataset, replace(config, **changed), options.precision)
@@ -136,15 +139,37 @@ def _sample(options: argparse.Namespace) -> None:
     from torchvision.utils import save_image
 
     from maelib import data, rng, sampling
-    from maelib.runs import load_model, pick_device
 
-    device = pick_device(options.device)
-    model = load_model(options.run, device)
+    model, _ = _opened(options)
+    device = next(model.parameters()).device
     noise = rng.generator(options.seed, "sample", device=device)
     drawn = sampling.sample(model, options.count, noise)
     images = 1 - drawn if drawn.shape[1] == 1 else data.unit_range(drawn)
     save_image(images, options.out, nrow=max(1, round(options.count**0.5)), pad_value=0.8)
     print(f"{options.count} images written to {options.out}")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from maelib import data, pretrained
+    from maelib.evaluation import test_images
+
+    model, config = _opened(options)
+    images = data.load(config.dataset).test.images[: pretrained.IMAGES]
+    x = test_images(images.to(next(model.parameters()).device))
+    shipped = pretrained.export(model, config, options.run.resolve().name, x)
+    print(f"{shipped.describe()}; {shipped.path.stat().st_size / 2**20:.2f} MiB")
+
+
+def _opened(options: argparse.Namespace):
+    """Model and configuration of ``options.run``: a run's folder, or a shipped model's name."""
+    from maelib import pretrained
+    from maelib.runs import load_config, load_model, pick_device
+
+    device = pick_device(options.device)
+    if options.run.is_dir():
+        return load_model(options.run, device), load_config(options.run)
+    shipped = pretrained.find(str(options.run))
+    return pretrained.load_weights(shipped, device), shipped.config
 
 
 def _runs(options: argparse.Namespace) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 
-from maelib import claims, data, figures, results, tables
+from maelib import claims, data, figures, pretrained, results, tables
 from maelib.claims import Verdict
 from maelib.config import COLOUR_DECODERS, PRESETS, Config, default_free_bits
 from maelib.results import Record
@@ -127,7 +127,7 @@ def _main(records: list[Record], runs: Path, objective: str) -> Record | None:
     there = [
         r for r in records
         if r.config.objective == objective and r.config.diverse in ("tempered", "none")
-        and _weights(r, runs).exists()
+        and _has_weights(r, runs)
     ]  # fmt: skip
     return min(there, key=lambda r: (_distance(r.config), r.config.seed), default=None)
 
@@ -139,9 +139,16 @@ def _distance(config: Config) -> float:
     return far + abs(config.free_bits - usual) / 1000 + (config.decoder in OTHER_DECODERS)
 
 
+def _has_weights(record: Record, runs: Path) -> bool:
+    return pretrained.is_shipped(record.name) or _weights(record, runs).exists()
+
+
 def _weights(record: Record, runs: Path) -> Path:
     return runs / record.config.preset / record.name / "model.safetensors"
 
 
 def _load(record: Record, runs: Path) -> torch.nn.Module:
+    """The shipped model before the run's own, so that everyone draws the same pictures."""
+    if pretrained.is_shipped(record.name):
+        return pretrained.load(record.name)
     return load_model(_weights(record, runs).parent, torch.device("cpu"))

@@ -10,12 +10,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from maelib import data, distributed, precision, results, watch
+from maelib import data, distributed, precision, pretrained, results, watch
 from maelib.checkpoints import save_tensors, sweep, write_json
 from maelib.config import Config, from_json
 from maelib.evaluation import VERSION, measure
 from maelib.model import VAE, build
-from maelib.paths import default_out_dir
+from maelib.paths import default_out_dir, project_root
 from maelib.progress import bar
 from maelib.results import Record
 from maelib.training import Progress, TrainingError, train
@@ -44,9 +44,8 @@ def locate(config: Config, out_dir: str | Path | None) -> tuple[Config, data.Dat
     return config, dataset, out / config.preset / config.name(dataset.digest)
 
 
-def prepare(config: Config, out_dir: str | Path | None = None) -> tuple[Config, data.Dataset, Path]:
-    """``locate``, and the folder made and checked to be writable."""
-    config, dataset, folder = locate(config, out_dir)
+def prepare(config: Config, folder: Path) -> None:
+    """Make the run's folder; OSError, naming out_dir, if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", asdict(config))
@@ -55,7 +54,6 @@ def prepare(config: Config, out_dir: str | Path | None = None) -> tuple[Config, 
             f"out_dir is {str(folder.parents[1])!r}, which cannot be written ({problem.strerror}); "
             "name a folder you may write to."
         ) from problem
-    return config, dataset, folder
 
 
 def run(
@@ -64,17 +62,27 @@ def run(
     device: str = "auto",
     out_dir: str | Path | None = None,
     say: Say = print,
+    shipped: bool = False,
     **how: object,
 ) -> tuple[Record, VAE, data.Dataset]:
     """The run's record, its model and its data set; trains only what is not finished yet.
+
+    With ``shipped`` a run that is not finished in ``out_dir``, but whose model comes with the
+    project, is taken from there: its committed record, and its weights as ``pretrained`` has them.
 
     ``how`` are ``train``'s keywords max_minutes, checkpoint_minutes, compiled, precise and
     profile: they change how the numbers come, not which run it is. OSError if another process
     trains this run.
     """
     where = pick_device(device)
-    config, dataset, folder = prepare(config, out_dir)
+    config, dataset, folder = locate(config, out_dir)
     say(dataset.describe())
+    if shipped and not (folder / "result.json").exists():
+        found = find_shipped(folder.name, config.preset)
+        if found is not None:
+            say(found[1].describe())
+            return found[0], pretrained.load_weights(found[1], where), dataset
+    prepare(config, folder)
     record = _finished(folder)
     if record is not None and record.protocol.get("version") == VERSION:
         say(f"finished run found: {folder.name}")
@@ -90,6 +98,16 @@ def run(
             record = measure_again(record, model, dataset)
         results.write(record, folder / "result.json")
     return record, model, dataset
+
+
+def find_shipped(name: str, preset: str) -> tuple[Record, pretrained.Shipped] | None:
+    """A run's committed record and shipped model, where both are there and measured as today."""
+    path = project_root() / "results" / preset / f"{name}.json"
+    there = [shipped for shipped in pretrained.shipped_models() if shipped.run == name]
+    if not there or not path.exists():
+        return None
+    record = results.read(path)
+    return (record, there[0]) if record.protocol.get("version") == VERSION else None
 
 
 def assist(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from maelib import data
+from maelib import data, pretrained
 from maelib.config import PRESETS
 from maelib.experiments import TELLING, Experiment, choose
 from maelib.paths import default_out_dir
@@ -79,13 +79,15 @@ def examples(preset: str, dataset: str) -> list[str]:
 def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[str]]:
     """Notebook 06 and the runs it waits for.
 
-    It needs weights, which are not committed: where results came without them, it trains three
+    It needs weights, of which few are committed: where results came without them, it trains three
     models of its own, no larger than ``quick``, beside the executed notebooks.
     """
     names = examples(preset, dataset)
     published, runs = root / "results" / preset, default_out_dir() / preset
     at_hand = [
-        (runs / name / "model.safetensors").exists() or not (published / f"{name}.json").exists()
+        (runs / name / "model.safetensors").exists()
+        or pretrained.is_shipped(name)
+        or not (published / f"{name}.json").exists()
         for name in names
     ]
     own = {"preset": min(preset, "quick", key=list(PRESETS).index), "out_dir": "../build/runs"}

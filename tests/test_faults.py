@@ -35,6 +35,13 @@ def digits():
     return data.load("digits")
 
 
+def prepared(out_dir):
+    """The empty folder of the smoke run."""
+    *_, folder = runs.locate(smoke(), out_dir)
+    runs.prepare(smoke(), folder)
+    return folder
+
+
 def full(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -83,7 +90,7 @@ def test_disk_full_at_the_result_loses_no_training(tmp_path, monkeypatch):
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path):
-    _, _, folder = runs.prepare(smoke(), tmp_path)
+    folder = prepared(tmp_path)
     (folder / ".part-1-model.safetensors").write_bytes(b"half")
     (folder / "checkpoints" / ".part").mkdir(parents=True)
     runs.run(smoke(), out_dir=tmp_path, say=silent)
@@ -94,7 +101,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
 def test_read_only_output_is_named(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r"out_dir is .* cannot be written"):
-        runs.prepare(smoke(), tmp_path)
+        prepared(tmp_path)
 
 
 def test_output_on_a_read_only_file_system_is_named(capsys):
@@ -104,7 +111,7 @@ def test_output_on_a_read_only_file_system_is_named(capsys):
 
 
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
-    _, _, folder = runs.prepare(smoke(), tmp_path)
+    folder = prepared(tmp_path)
     code = (
         "import sys, time, pathlib; from maelib import watch\n"
         "with watch.lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
@@ -137,7 +144,7 @@ def test_garbage_among_the_results_is_named_and_skipped(tmp_path):
 
 
 def test_a_damaged_result_says_what_to_delete(tmp_path):
-    _, _, folder = runs.prepare(smoke(), tmp_path)
+    folder = prepared(tmp_path)
     (folder / "result.json").write_text("{")
     (folder / "progress.json").write_text("[]")
     with pytest.raises(ValueError, match=r"is damaged .*; delete its result.json"):

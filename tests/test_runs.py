@@ -199,7 +199,7 @@ def test_unwritable_out_dir_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(OSError, match="out_dir is"):
-        runs.prepare(smoke(), blocked)
+        runs.run(smoke(), out_dir=blocked, say=silent)
 
 
 def test_unknown_device_lists_the_known_ones():

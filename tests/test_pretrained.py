@@ -1,0 +1,144 @@
+"""Models that come with the project: exported, found by name, and loaded."""
+
+import json
+import shutil
+from dataclasses import asdict
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import maelib
+from maelib import checkpoints, cli, config, evaluation, pretrained, results, runs
+
+
+def smoke(**changes):
+    return config.resolve("smoke", "digits", **changes)
+
+
+def silent(_):
+    pass
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out_dir = tmp_path_factory.mktemp("runs")
+    record, model, images = runs.run(smoke(), out_dir=out_dir, say=silent)
+    return record, model, evaluation.test_images(images.test.images[:20])
+
+
+@pytest.fixture
+def exported(finished, tmp_path, monkeypatch):
+    record, model, x = finished
+    monkeypatch.setattr(pretrained, "TOLERANCE", 1.0)  # five steps leave an NLL of hundreds of nats
+    return pretrained.export(model, record.config, record.name, x, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({}, "digits-mae-a1-b0.5"),
+        ({"diverse": "mean", "alpha": 2.0}, "digits-mae-a2-b0.5-mean"),
+        ({"free_bits": 7.84}, "digits-mae-a1-b0.5-fb7.84"),
+        ({"objective": "vlae"}, "digits-vlae"),
+        ({"objective": "vlae", "free_bits": 0.0}, "digits-vlae-fb0"),
+        ({"objective": "vae", "seed": 2}, "digits-vae-s2"),
+    ],
+)
+def test_short_names_leave_defaults_out(settings, name):
+    assert pretrained.short_name(smoke(**settings)) == name
+
+
+def test_an_exported_model_is_loaded_as_it_was_but_for_the_rounding(finished, exported):
+    _, model, x = finished
+    assert exported.dtype == "float16"
+    loaded = pretrained.load("digits-mae-a1-b0.5", folder=exported.path.parent)
+    assert not loaded.training
+    for name, weight in loaded.state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name].half().float())
+    moved = evaluation.iw_nll(loaded, x, pretrained.K) - evaluation.iw_nll(model, x, pretrained.K)
+    assert abs(float(moved.mean()) - exported.shift) < 1e-4
+    assert 0 < abs(exported.shift) < pretrained.TOLERANCE
+
+
+def test_weights_that_float16_would_spoil_stay_float32(finished, tmp_path, monkeypatch):
+    record, model, x = finished
+    monkeypatch.setattr(pretrained, "TOLERANCE", 0.0)
+    kept = pretrained.export(model, record.config, record.name, x, tmp_path)
+    assert (kept.dtype, kept.shift) == ("float32", 0.0)
+    for name, weight in pretrained.load_weights(kept).state_dict().items():
+        assert torch.equal(weight, model.state_dict()[name])
+
+
+def test_the_run_s_own_name_finds_it_too(finished, exported):
+    assert pretrained.find(finished[0].name, exported.path.parent) == exported
+
+
+def test_an_unknown_name_lists_the_known_ones(exported):
+    with pytest.raises(ValueError, match=r"'mnist' is not a shipped model; .*digits-mae-a1-b0.5"):
+        pretrained.load("mnist", folder=exported.path.parent)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "other weights"])
+def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
+    path = exported.path
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:100])
+    elif damage == "foreign":
+        save_file({"weight": torch.zeros(3)}, path)
+    else:
+        half = dict(list(load_file(path).items())[:3])
+        content = {k: v for k, v in asdict(exported).items() if k != "path"}
+        checkpoints.save_tensors(half, path, {"maelib": json.dumps(content)})
+    with pytest.raises(ValueError, match=r"digits-mae-a1-b0.5.safetensors .*git checkout"):
+        pretrained.load("digits-mae-a1-b0.5", folder=path.parent)
+
+
+def test_a_run_takes_the_shipped_model_only_if_asked_and_never_over_its_own(
+    finished, exported, tmp_path, monkeypatch
+):
+    record = finished[0]
+    monkeypatch.setattr(pretrained, "FOLDER", exported.path.parent)
+    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    said = []
+    how = dict(out_dir=tmp_path / "runs", say=said.append)
+    assert runs.find_shipped(record.name, "smoke") is None  # no record is committed yet
+    results.publish(record, tmp_path / "results")
+    found, model, images = runs.run(smoke(), shipped=True, **how)
+    assert found == record
+    assert (images.name, model.training) == ("digits", False)
+    assert "float16" in said[-1]
+    assert not (tmp_path / "runs").exists()
+    trained, _, _ = runs.run(smoke(), **how)
+    assert any("training on" in line for line in said)
+    runs.run(smoke(), shipped=True, **how)
+    assert said[-1].startswith("finished run found")
+    assert trained.measurements == record.measurements
+
+
+def test_commands_take_a_shipped_name_and_export_a_run(finished, tmp_path, monkeypatch, capsys):
+    record, _, _ = finished
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    arguments = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path / "runs")]
+    assert cli.main(["train", *arguments]) == 0
+    assert cli.main(["export", str(tmp_path / "runs" / "smoke" / record.name)]) == 0
+    assert "digits-mae-a1-b0.5" in capsys.readouterr().out
+    shutil.rmtree(tmp_path / "runs")
+    png = tmp_path / "some.png"
+    assert cli.main(["sample", "digits-mae-a1-b0.5", "--count", "4", "--out", str(png)]) == 0
+    assert png.exists()
+    assert cli.main(["evaluate", "digits-mae-a1-b0.5", "--nll-k", "4"]) == 0
+    assert cli.main(["sample", "digits-mae-a1-b9"]) == 2
+    assert "is not a shipped model; there are: digits-mae-a1-b0.5" in capsys.readouterr().err
+
+
+def test_every_shipped_model_loads_and_its_record_is_committed():
+    root = pretrained.FOLDER.parent
+    for shipped in pretrained.shipped_models():
+        record = results.read(root / "results" / shipped.config.preset / f"{shipped.run}.json")
+        assert record.config == shipped.config
+        assert pretrained.short_name(shipped.config) == shipped.path.stem
+        model = maelib.load(shipped.path.stem)
+        assert next(model.parameters()).dtype == torch.float32
+    sizes = [shipped.path.stat().st_size for shipped in pretrained.shipped_models()]
+    assert sum(sizes) < 40 * 2**20
