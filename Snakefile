@@ -14,7 +14,7 @@ import sys
 import torch
 
 from maelib import data, workflow as nodes
-from maelib.paths import default_out_dir, project_root
+from maelib.paths import default_out_dir
 
 PRESET = config.get("preset", "quick")
 DATASET = data.load(config.get("dataset", "auto")).name
@@ -62,14 +62,11 @@ rule reproduce:
     message:
         f"tables and figures of preset {PRESET}"
     run:
-        from maelib.outputs import write_all
-
         missing = [Path(target).stem for target in TARGETS if not Path(target).exists()]
         try:
-            write_all(PRESET, DATASET, project_root(), default_out_dir())
             shell(
                 "{PAPERMILL} notebooks/08_tables_and_figures.ipynb {log:q}"
-                " -p preset {PRESET} -p dataset {DATASET}"
+                " -p preset {PRESET} -p dataset {DATASET} -p write True"
             )
         finally:
             for name in missing:

@@ -1,7 +1,8 @@
 """The training step as one would first write it: the twin of ``training.train_step``.
 
-Eager float32 without TF32, contiguous tensors, an Adam and an average that loop over the
-parameters, and a host that waits for every term. ``tests/test_speed_twins.py`` steps both.
+Eager float32 without TF32, contiguous tensors, masked kernels multiplied whole, an Adam and an
+average that loop over the parameters, and a host that waits for every term.
+``tests/test_speed_twins.py`` steps both.
 """
 
 import copy
@@ -9,11 +10,30 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maelib import precision, training
+from maelib import layers, precision, training
 from maelib.config import Config
 from maelib.model import VAE
+
+
+class WholeMaskedConv2d(layers.WeightNorm):
+    """``layers.MaskedConv2d`` as it is usually written: k x k weights, a mask, and a convolution.
+
+    Ours does not store the rows below a kernel's middle where the mask hides all of them. They
+    are here, hidden, so that the two have the same function and the same gradient.
+    """
+
+    def __init__(self, ours: layers.MaskedConv2d):
+        hidden = (0, 0, 0, ours.kernel - ours.direction.shape[2])
+        super().__init__((*ours.direction.shape[:2], *[ours.kernel] * 2), F.pad(ours.mask, hidden))
+        self.direction = nn.Parameter(F.pad(ours.direction.detach(), hidden).contiguous())
+        self.gain = nn.Parameter(ours.gain.detach().clone())
+        self.bias = nn.Parameter(ours.bias.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight, self.bias, padding="same")
 
 
 @dataclass
@@ -27,11 +47,20 @@ class Plain:
     step: int = 0
 
 
-def begin(state: training.State, config: Config) -> Plain:
-    """The plain twin of a state that has not taken a step yet."""
+def begin(state: training.State, config: Config, whole: bool = True) -> Plain:
+    """The plain twin of a state that has not taken a step; not ``whole``: with our kernels."""
     model = copy.deepcopy(state.model).to(memory_format=torch.contiguous_format)
+    model = with_whole_kernels(model) if whole else model
     optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, foreach=False, fused=False)
     return Plain(model, copy.deepcopy(model), optimizer, dict.fromkeys(training.CURVES, 0.0))
+
+
+def with_whole_kernels(module: nn.Module) -> nn.Module:
+    """The module with each of its masked convolutions replaced by its plain twin."""
+    for name, child in module.named_children():
+        masked = isinstance(child, layers.MaskedConv2d)
+        setattr(module, name, WholeMaskedConv2d(child) if masked else with_whole_kernels(child))
+    return module
 
 
 def plain_step(

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from maelib.config import Config
-from maelib.experiments import ALPHAS, BETAS, CIFAR10, Experiment
+from maelib.experiments import ALPHAS, BETAS, CIFAR10, MNIST, Experiment
 from maelib.results import Record
 
 HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
-TOO_FEW = "not enough runs"
+TOO_FEW, TOO_FEW_PAIRS = "not enough runs", "one value: no interval"
+VLAE, BEST = "vlae-fb7.84", "mae-a1-b0.5-tempered"  # the labels of the paper's main comparison
+Runs = dict[str, Record]  # by label
 
 
 @dataclass(frozen=True)
@@ -46,45 +47,41 @@ def paired_interval(first: list[float], second: list[float]) -> tuple[float, flo
     return mean, mean - half, mean + half
 
 
-def compare(claim: str, measure: str, larger: Record | None, smaller: Record | None) -> Verdict:
-    """Whether ``larger`` has the larger ``measure`` of two runs on the same test images."""
-    if larger is None or smaller is None:
-        return Verdict(claim, f"{measure}", TOO_FEW)
-    what = f"{measure}: {larger.config.label()} - {smaller.config.label()}"
-    samples = [r.samples.get(measure, []) for r in (larger, smaller)]
+def compare(claim: str, measure: str, found: Runs, larger: str, smaller: str) -> Verdict:
+    """Whether the run labelled ``larger`` has the larger ``measure``, on the same test images."""
+    what = _comparison(measure, larger, smaller)
+    if larger not in found or smaller not in found:
+        return Verdict(claim, what, TOO_FEW)
+    samples = [found[label].samples.get(measure, []) for label in (larger, smaller)]
     if not samples[0] or len(samples[0]) != len(samples[1]):
         return Verdict(claim, what, TOO_FEW)
     mean, low, high = paired_interval(*samples)
-    verdict = HOLDS if low > 0 else FAILS if high < 0 else OPEN
-    return Verdict(claim, what, verdict, mean, low, high, len(samples[0]))
+    pairs = len(samples[0])
+    verdict = _judge(low, high) if pairs > 1 else TOO_FEW_PAIRS
+    return Verdict(claim, what, verdict, mean, low, high, pairs)
 
 
 def verdicts(records: list[Record]) -> list[Verdict]:
     """Claims (i), (ii), (iii) and (v) on the runs of one preset, data set and seed.
 
     (i) larger alpha gives larger KL and MPD; (ii) larger beta gives smaller STD; (iii) MAE beats
-    VLAE in NLL; (v) MAE's code keeps more of the image than VLAE's: a smaller RE. (iv), on
-    clustering, has no per-image pairs: ``clustering_verdicts``.
+    VLAE in NLL; (v) MAE's code keeps more of the image than VLAE's: a smaller RE. (iv) and (vii)
+    have no per-image pairs: ``representation_verdicts``.
     """
-    found = {r.config.label(): r for r in records}
-
-    def mae(alpha: float, beta: float) -> Record | None:
-        return found.get(f"mae-a{alpha:g}-b{beta:g}-tempered")
-
-    vlae, best = found.get("vlae-fb7.84"), mae(1.0, 0.5)
+    found, rises = by_label(records, MNIST), "(i) larger alpha, larger"
     first = [
-        compare(f"(i) larger alpha, larger {m.upper()}", m, mae(high, beta), mae(low, beta))
+        compare(f"{rises} {m.upper()}", m, found, _mae(high, beta), _mae(low, beta))
         for m in ("kl", "mpd") for beta in BETAS for low, high in itertools.pairwise(ALPHAS)
     ]  # fmt: skip
     second = [
-        compare("(ii) larger beta, smaller STD", "std", mae(alpha, low), mae(alpha, high))
+        compare("(ii) larger beta, smaller STD", "std", found, _mae(alpha, low), _mae(alpha, high))
         for alpha in ALPHAS for low, high in itertools.pairwise(BETAS)
     ]  # fmt: skip
     third = [
-        compare("(iii) MAE beats VLAE in NLL", "nll", vlae, mae(alpha, beta))
+        compare("(iii) MAE beats VLAE in NLL", "nll", found, VLAE, _mae(alpha, beta))
         for beta in BETAS for alpha in ALPHAS
     ]  # fmt: skip
-    fifth = [compare("(v) MAE keeps more than VLAE: smaller RE", "re", vlae, best)]
+    fifth = [compare("(v) MAE keeps more than VLAE: smaller RE", "re", found, VLAE, BEST)]
     return first + second + third + fifth
 
 
@@ -93,58 +90,81 @@ def colour_verdicts(records: list[Record]) -> list[Verdict]:
 
     Models with the same decoder are compared, on the runs of one preset, data set and seed.
     """
-    maes = [e for e in CIFAR10 if e.settings["objective"] == "mae"]
+    claim, found = "(vi) MAE improves on our VLAE (Table 3)", by_label(records, CIFAR10)
+    labels = [experiment.config("paper", "cifar10").label() for experiment in CIFAR10]
+    vlaes = [label for label in labels if label.startswith("vlae")]
     return [
-        compare(
-            "(vi) MAE improves on our VLAE (Table 3)",
-            "nll",
-            _run_of(_vlae_like(experiment), records),
-            _run_of(experiment, records),
-        )
-        for experiment in maes
-    ]
-
-
-def _vlae_like(experiment: Experiment) -> Experiment:
-    same = {k: v for k, v in experiment.settings.items() if k == "decoder"}
-    return Experiment(experiment.table, {"objective": "vlae", **same})
-
-
-def _run_of(experiment: Experiment, records: list[Record]) -> Record | None:
-    """The record whose whole configuration is the experiment's."""
-
-    def is_it(c: Config) -> bool:
-        return c == experiment.config(c.preset, c.dataset, c.seed)
-
-    return next((r for r in records if is_it(r.config)), None)
-
-
-def clustering_verdicts(records: list[Record]) -> list[Verdict]:
-    """Claim (iv): MAE(1, 0.5) clusters better than ResNet VAE and VLAE at K = 10 and 20.
-
-    The interval is Welch's, over the k-means runs of each model.
-    """
-    found = {r.config.label(): r for r in records}
-    ours = found.get("mae-a1-b0.5-tempered")
-    others = [(name, found.get(name)) for name in ("vae", "vlae-fb7.84")]
-    return [
-        _cluster_verdict(f"kmeans_{size}", ours, other)
-        for size in (10, 20)
-        for _, other in others
+        compare(claim, "nll", found, vlae, mae)
+        for mae in labels if mae.startswith("mae")
+        for vlae in vlaes if _decoder(vlae) == _decoder(mae)
     ]  # fmt: skip
 
 
-def _cluster_verdict(measure: str, ours: Record | None, other: Record | None) -> Verdict:
-    claim = "(iv) MAE beats ResNet VAE and VLAE in clustering"
-    both = [r for r in (ours, other) if r is not None and measure in r.measurements]
-    if len(both) < 2:
-        return Verdict(claim, measure, TOO_FEW)
-    what = f"{measure}: {ours.config.label()} - {other.config.label()}"
-    runs = ours.protocol.get("clustering_runs", 5)
-    means = [r.measurements[measure] for r in both]
-    spreads = [r.measurements[f"{measure}_sd"] / math.sqrt(runs) for r in both]
-    half = 2.31 * math.hypot(*spreads)  # Student's t at about 8 degrees of freedom
-    difference = means[0] - means[1]
+def representation_verdicts(records: list[Record]) -> list[Verdict]:
+    """Claims (iv) and (vii): MAE(1, 0.5) clusters and classifies better than both baselines.
+
+    (iv) is k-means with K = 10 and 20, (vii) Table 2's classifiers from 100 and 1,000 labels and
+    from all. The interval is Welch's, over the runs of each; from all labels there is only one.
+    """
+    found = by_label(records, MNIST)
+    clusters = [f"kmeans_{k}" for k in (10, 20)]
+    classes = [f"{kind}_{count}" for kind in ("knn", "linear") for count in (100, 1000, "all")]
+    fourth = "(iv) MAE beats ResNet VAE and VLAE in clustering"
+    seventh = "(vii) MAE beats ResNet VAE and VLAE in classification"
+    return [
+        _accuracy_verdict(claim, measure, found, other)
+        for claim, measures in ((fourth, clusters), (seventh, classes))
+        for measure in measures
+        for other in ("vae", VLAE)
+    ]
+
+
+def by_label(records: list[Record], experiments: tuple[Experiment, ...]) -> Runs:
+    """The runs by label that differ from their preset in nothing but what an experiment says."""
+    return {
+        r.config.label(): r
+        for r in records
+        for e in experiments
+        if r.config == e.config(r.config.preset, r.config.dataset, r.config.seed)
+    }
+
+
+def _mae(alpha: float, beta: float) -> str:
+    return f"mae-a{alpha:g}-b{beta:g}-tempered"
+
+
+def _decoder(label: str) -> str:
+    return label.partition("pixelcnnpp")[1]
+
+
+def _judge(low: float, high: float) -> str:
+    return HOLDS if low > 0 else FAILS if high < 0 else OPEN
+
+
+def _comparison(measure: str, first: str, second: str) -> str:
+    short = (label.replace("-tempered", "") for label in (first, second))
+    return f"{measure}: {' - '.join(short)}"
+
+
+def _accuracy_verdict(claim: str, measure: str, found: Runs, other: str) -> Verdict:
+    what = _comparison(measure, BEST, other)
+    both = [found[label] for label in (BEST, other) if label in found]
+    if len(both) < 2 or not all(measure in r.measurements for r in both):
+        return Verdict(claim, what, TOO_FEW)
+    difference = both[0].measurements[measure] - both[1].measurements[measure]
+    runs = 1 if measure.endswith("_all") else both[0].protocol.get("clustering_runs", 5)
+    if runs < 2:
+        return Verdict(claim, what, TOO_FEW_PAIRS, difference, -math.inf, math.inf, runs)
+    half = _welch([r.measurements[f"{measure}_sd"] for r in both], runs)
     low, high = difference - half, difference + half
-    verdict = HOLDS if low > 0 else FAILS if high < 0 else OPEN
-    return Verdict(claim, what, verdict, difference, low, high, runs)
+    return Verdict(claim, what, _judge(low, high), difference, low, high, runs)
+
+
+def _welch(spreads: list[float], runs: int) -> float:
+    """Half the 95 % interval of a difference of two means of ``runs`` each (Welch, 1947)."""
+    variances = [spread**2 / runs for spread in spreads]
+    total = sum(variances)
+    if total == 0:
+        return 0.0
+    freedom = total**2 / sum(v**2 / (runs - 1) for v in variances)
+    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(total)

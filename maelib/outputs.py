@@ -17,10 +17,13 @@ OTHER_DECODERS = COLOUR_DECODERS[1:]
 STAND_INS = ("digits", "photos")
 
 
-def write_all(preset: str, dataset: str, root: Path, runs: Path) -> Path:
+def write_all(
+    preset: str, dataset: str, root: Path, runs: Path, drawn: dict[str, Figure] | None = None
+) -> Path:
     """Tables 1 to 4 and Figures 1 to 4 of a preset; ``dataset`` is mnist or its stand-in.
 
-    Records in ``runs`` are first published to ``root``/results. Returns the folder written to.
+    Records in ``runs`` are first published to ``root``/results. ``drawn`` are the figures of
+    trained models, if they have been drawn already. Returns the folder written to.
     """
     for record in results.collect(runs / preset):
         results.publish(record, root / "results")
@@ -32,8 +35,7 @@ def write_all(preset: str, dataset: str, root: Path, runs: Path) -> Path:
     write_colour_tables(records, "photos" if dataset in STAND_INS else "cifar10", folder)
     figures.save(figures.figure1(), folder / "figure1")
     figures.save(figures.forms_figure(digits), folder / "three_forms")
-    shown = [r for r in records if r.config.dataset not in STAND_INS or dataset in STAND_INS]
-    for name, picture in draw(shown, runs).items():
+    for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
         figures.save(picture, folder / name)
     return folder
 
@@ -51,9 +53,11 @@ def write_tables(digits: list[Record], records: list[Record], folder: Path) -> N
     """Tables 1, 2, 4, the measures of collapse and the verdicts."""
     words = tables.caption(digits)
     tables.write(tables.table1(digits, "a"), words + " NLL and KL in nats.", folder / "table1a")
-    tables.write(tables.table2(digits), words + " Accuracy in per cent.", folder / "table2")
+    accuracy = words + " Accuracy in per cent." + tables.table2_note(digits)
+    tables.write(tables.table2(digits), accuracy, folder / "table2")
     tables.write(tables.table4(digits), words + " All values in nats.", folder / "table4")
-    tables.write(tables.collapse_table(digits), words, folder / "collapse")
+    used = words + tables.collapse_note(digits)
+    tables.write(tables.collapse_table(digits), used, folder / "collapse")
     for name in ("omniglot", "omniglot_lake"):
         ours = [r for r in records if r.config.dataset == name]
         if name == "omniglot":
@@ -64,8 +68,9 @@ def write_tables(digits: list[Record], records: list[Record], folder: Path) -> N
                 " omniglot_lake is not the OMNIGLOT of Table 1b: do not compare its numbers."
             )
             tables.write(table, text, folder / "omniglot_lake")
-    binary = (claims.verdicts, claims.clustering_verdicts)
-    tables.write(tables.verdict_table(by_seed(digits, *binary)), words, folder / "claims")
+    binary = (claims.verdicts, claims.representation_verdicts)
+    judged = tables.verdict_table(by_seed(digits, *binary))
+    tables.write(judged, words + tables.verdict_note(digits), folder / "claims")
 
 
 def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
@@ -75,9 +80,11 @@ def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
     if name in STAND_INS:
         words += f" {name} stands in for CIFAR-10: do not compare its numbers with the paper's."
     tables.write(tables.table3(colours), words + " Bits/dim.", folder / "table3")
-    tables.write(tables.collapse_table(colours), words, folder / "collapse_colour")
+    used = words + tables.collapse_note(colours)
+    tables.write(tables.collapse_table(colours), used, folder / "collapse_colour")
     table = tables.verdict_table(by_seed(colours, claims.colour_verdicts))
-    tables.write(table, words + " NLL in nats per image.", folder / "claims_colour")
+    judged = words + " NLL in nats per image." + tables.verdict_note(colours)
+    tables.write(table, judged, folder / "claims_colour")
 
 
 def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
@@ -91,10 +98,14 @@ def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
     ]
 
 
-def draw(records: list[Record], runs: Path) -> dict[str, Figure]:
-    """Figures 2, 3 and 4 of each data set by file name, where MAE's and VLAE's weights are."""
+def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Figure]:
+    """Figures 2, 3 and 4 of each data set by file name, where MAE's and VLAE's weights are.
+
+    Those of the stand-ins are drawn only where ``dataset`` is one.
+    """
     pictures = {}
-    for name in sorted({r.config.dataset for r in records}):
+    named = {r.config.dataset for r in records}
+    for name in sorted(named if dataset in STAND_INS else named - set(STAND_INS)):
         pictures |= _draw([r for r in records if r.config.dataset == name], runs)
     return pictures
 

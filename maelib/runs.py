@@ -152,6 +152,7 @@ def _train_and_measure(
     made = {
         **results.provenance(where, progress.seconds),
         "precision": precision.choose(how.get("precise", "auto"), where),
+        "compiled": bool(how.get("compiled")),
         "processes": distributed.size(),
     }
     record = Record(

@@ -85,7 +85,7 @@ def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
             "claim": v.claim,
             "comparison": v.comparison,
             "difference": "" if math.isnan(v.difference) else f"{v.difference:.2f}",
-            "95 % interval": "" if math.isnan(v.low) else f"[{v.low:.2f}, {v.high:.2f}]",
+            "95 % interval": "" if not math.isfinite(v.low) else f"[{v.low:.2f}, {v.high:.2f}]",
             "pairs": v.pairs or "",
             "verdict": v.verdict,
         }
@@ -118,6 +118,34 @@ def caption(records: list[Record]) -> str:
         f"Data: {first.dataset}; preset: {first.preset}; seeds: {seeds}; NLL with k = "
         f"{p['nll_k']} on {p['nll_images']} test images, other measures on {p['test_images']}"
         f"{binarised(p)}; commit {commits}."
+    )
+
+
+def collapse_note(records: list[Record]) -> str:
+    """What ``collapse_table`` was measured on, which ``caption`` does not say."""
+    sizes = sorted(
+        {r.protocol["collapse_images"] for r in records if "collapse_images" in r.protocol}
+    )
+    return "".join(f" Measures of collapse: the first {n:,} test images." for n in sizes)
+
+
+def table2_note(records: list[Record]) -> str:
+    """What Table 2's ``all`` labels are."""
+    sizes = {r.config.train_images for r in records}
+    return "".join(
+        f' "all": the labels of {f"the first {n:,}" if n else "all"} training images.'
+        for n in sizes
+    )
+
+
+def verdict_note(records: list[Record]) -> str:
+    """What the verdicts' pairs are."""
+    sizes = sorted({r.protocol["nll_images"] for r in records})
+    images = "".join(f" (the first {n})" for n in sizes)
+    return (
+        f" Pairs: test images{images} for RE, KL and NLL, batches of test images for MPD and STD, "
+        "runs of k-means or draws of labels for accuracies. Each interval is of two trained models "
+        "and says nothing about other seeds."
     )
 
 

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+import scipy.stats
 
 from maelib import claims, config, experiments, outputs, results, runs, tables
 
@@ -90,8 +91,28 @@ def test_verdicts_need_runs_and_follow_the_sign(finished):
     samples = {"nll": [1.0, 2.0, 3.1, 4.0]}
     low, high = (replace(made[0], samples={"nll": [v + s for v in samples["nll"]]}) for s in (0, 9))
     high.samples["nll"][0] += 0.1
-    assert claims.compare("", "nll", high, low).verdict == claims.HOLDS
-    assert claims.compare("", "nll", low, high).verdict == claims.FAILS
+    found = {"high": high, "low": low}
+    assert claims.compare("", "nll", found, "high", "low").verdict == claims.HOLDS
+    assert claims.compare("", "nll", found, "low", "high").verdict == claims.FAILS
+    missing = claims.compare("", "nll", found, "high", "mae-a1-b1-tempered")
+    assert (missing.verdict, missing.comparison) == (claims.TOO_FEW, "nll: high - mae-a1-b1")
+    for run in found.values():
+        run.samples["mpd"] = [1.0]
+    assert claims.compare("", "mpd", found, "high", "low").verdict == claims.TOO_FEW_PAIRS
+
+
+def test_accuracies_are_judged_by_welch_and_a_single_run_not_at_all(finished):
+    vlae, mae = finished[1]
+    better = {"knn_100": 80.0, "knn_100_sd": 1.0, "knn_all": 90.0}
+    worse = {"knn_100": 70.0, "knn_100_sd": 2.0, "knn_all": 80.0}
+    made = [replace(mae, measurements=better), replace(vlae, measurements=worse)]
+    found = {v.comparison: v for v in claims.representation_verdicts(made)}
+    judged = found["knn_100: mae-a1-b0.5 - vlae-fb7.84"]
+    half = scipy.stats.t.ppf(0.975, 25 / 4.25) * 1.0  # variances 1/5 and 4/5, four degrees each
+    assert judged.verdict == claims.HOLDS
+    assert judged.high - judged.difference == pytest.approx(half)
+    assert found["knn_all: mae-a1-b0.5 - vlae-fb7.84"].verdict == claims.TOO_FEW_PAIRS
+    assert found["knn_all: mae-a1-b0.5 - vae"].verdict == claims.TOO_FEW
 
 
 def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished):

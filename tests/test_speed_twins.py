@@ -6,6 +6,7 @@ import bench
 import plain_step
 import pytest
 import torch
+import torch.nn.functional as F
 from test_networks import excite
 
 from maelib import config, data, evaluation, layers, model, sampling, training
@@ -17,7 +18,13 @@ CPU = torch.device("cpu")
 
 def effective(net):
     """What the layers compute with; along its own direction a weight's length does not matter."""
-    return [part for layer in layers.layers(net) for part in (layer.weight, layer.bias)]
+    return [part for layer in layers.layers(net) for part in (whole(layer), layer.bias)]
+
+
+def whole(layer):
+    """The layer's weight, with the hidden rows of a masked kernel that only the plain twin has."""
+    hidden = layer.kernel - layer.weight.shape[2] if hasattr(layer, "kernel") else 0
+    return F.pad(layer.weight, (0, 0, 0, hidden)) if hidden else layer.weight
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,16 @@ assert not os.path.exists("../broken-" + objective)
 chosen = config.resolve(preset, dataset, objective, alpha=alpha, beta=beta)
 _ = runs.run(chosen, checkpoint_minutes=0.0)
 """
+WRITE = """
+from maelib.outputs import write_all
+from maelib.paths import default_out_dir, project_root
+
+_ = write_all(preset, dataset, project_root(), default_out_dir())
+"""
 
 
 def write_notebook(path, code=""):
-    parameters = "preset = dataset = objective = out_dir = None; alpha, beta = 1.0, 0.5"
+    parameters = "preset = dataset = objective = out_dir = write = None; alpha, beta = 1.0, 0.5"
     cells = [nbformat.v4.new_code_cell(text) for text in (parameters, code)]
     cells[0].metadata.tags = ["parameters"]
     book = nbformat.v4.new_notebook(cells=cells)
@@ -47,8 +53,8 @@ def make_project(folder):
     for name in ("maelib", "Snakefile", "profiles", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
-        trains = path.name[:2] in ("04", "07")
-        write_notebook(folder / "notebooks" / path.name, TRAIN if trains else "")
+        code = {"04": TRAIN, "07": TRAIN, "08": WRITE}.get(path.name[:2], "")
+        write_notebook(folder / "notebooks" / path.name, code)
     for name in workflow.LESSONS:
         done = folder / "build" / "lessons" / f"{name}.done"
         done.parent.mkdir(parents=True, exist_ok=True)
