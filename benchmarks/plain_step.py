@@ -1,13 +1,14 @@
 """The training step as one would first write it: the twin of ``training.train_step``.
 
-Eager float32 without TF32, contiguous tensors, masked kernels multiplied whole, an Adam and an
-average that loop over the parameters, and a host that waits for every term.
+Eager float32 without TF32, contiguous tensors, masked kernels multiplied whole, PyTorch's ELU, an
+Adam and an average that loop over the parameters, and a host that waits for every term.
 ``tests/test_speed_twins.py`` steps both.
 """
 
 import copy
 import math
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -67,7 +68,7 @@ def plain_step(
     plain: Plain, config: Config, x: Tensor, eps: Tensor, total: int, multiply: str = "float32"
 ) -> None:
     """One update of the weights and of their average; ``multiply`` as in ``precision``."""
-    with precision.multiplying(multiply):
+    with precision.multiplying(multiply), mock.patch.object(layers.EluByExp, "apply", F.elu):
         terms = training.loss_terms(plain.model(x, eps), config)
         plain.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()

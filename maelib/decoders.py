@@ -9,11 +9,10 @@ what the decoder returned for it.
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maelib.layers import Conv2d, ConvTranspose2d, Linear, MaskedConv2d
+from maelib.layers import Conv2d, ConvTranspose2d, Linear, MaskedConv2d, elu
 from maelib.likelihoods import bernoulli_log_prob, bernoulli_mean
 
 KERNELS = (7, 7, 5, 5, 3, 3)
@@ -32,8 +31,8 @@ class MaskedBlock(nn.Module):
     def forward(
         self, h: Float[Tensor, "batch c h w"], apply: Apply = nn.Module.__call__
     ) -> Float[Tensor, "batch c h w"]:
-        h = apply(self.reduce, F.elu(h))
-        return apply(self.expand, F.elu(apply(self.masked, F.elu(h))))
+        h = apply(self.reduce, elu(h))
+        return apply(self.expand, elu(apply(self.masked, elu(h))))
 
 
 class PixelCNN(nn.Module):
@@ -59,7 +58,7 @@ class PixelCNN(nn.Module):
 
     def code_maps(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps h w"]:
         """The code as feature maps of the image's size."""
-        return F.elu(self.code(z)).unflatten(1, (self.maps, self.size, self.size))
+        return elu(self.code(z)).unflatten(1, (self.maps, self.size, self.size))
 
     def forward(
         self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 1 h w"]
@@ -77,8 +76,8 @@ class PixelCNN(nn.Module):
         for j, block in enumerate(self.blocks, 1):
             h = self._input(j, outputs, apply)
             outputs.append(h + block(h, apply))
-        h = apply(self.last, F.elu(self._input(7, outputs, apply)))
-        return apply(self.logit, F.elu(h))
+        h = apply(self.last, elu(self._input(7, outputs, apply)))
+        return apply(self.logit, elu(h))
 
     def _input(self, j: int, outputs: list[Tensor], apply: Apply) -> Tensor:
         return outputs[-1] if j < 3 else outputs[-1] + self.skips[j - 3](outputs[j - 3], apply)
@@ -95,7 +94,7 @@ class UpBlock(nn.Module):
         self.shortcut = ConvTranspose2d(inputs, outputs, 1, stride=2, output_padding=pad)
 
     def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
-        return self.second(F.elu(self.first(h))) + self.shortcut(h)
+        return self.second(elu(self.first(h))) + self.shortcut(h)
 
 
 class ResNetDecoder(nn.Module):
@@ -116,5 +115,5 @@ class ResNetDecoder(nn.Module):
     def forward(
         self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 1 h w"] | None = None
     ) -> Float[Tensor, "batch 1 h2 w2"]:
-        h = F.elu(self.spread(F.elu(self.features(z))[:, :, None, None]))
-        return self.up28(F.elu(self.up14(F.elu(self.up7(h)))))
+        h = elu(self.spread(elu(self.features(z))[:, :, None, None]))
+        return self.up28(elu(self.up14(elu(self.up7(h)))))

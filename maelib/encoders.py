@@ -1,11 +1,10 @@
 """The inference networks q(z|x): a ResNet for binary images, a DenseNet for colour ones."""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maelib.layers import Conv2d, Linear
+from maelib.layers import Conv2d, Linear, elu
 
 LOGVAR_RANGE = (-7.0, 7.0)
 
@@ -20,7 +19,7 @@ class DownBlock(nn.Module):
         self.shortcut = Conv2d(inputs, outputs, 1, stride=2)
 
     def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
-        return F.elu(self.second(F.elu(self.first(x))) + self.shortcut(x))
+        return elu(self.second(elu(self.first(x))) + self.shortcut(x))
 
 
 class ResNetEncoder(nn.Module):
@@ -42,7 +41,7 @@ class ResNetEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch 1 28 28"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        h = F.elu(self.features(self.blocks(x))).flatten(1)  # [batch, hidden]
+        h = elu(self.features(self.blocks(x))).flatten(1)  # [batch, hidden]
         mu, logvar = self.head(h).chunk(2, dim=1)
         return mu, logvar
 
@@ -59,7 +58,7 @@ class DenseBlock(nn.Module):
 
     def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
         for narrow, look in zip(self.narrow, self.look, strict=True):
-            h = torch.cat([h, F.elu(look(F.elu(narrow(h))))], 1)
+            h = torch.cat([h, elu(look(elu(narrow(h))))], 1)
         return h
 
 
@@ -86,7 +85,7 @@ class DenseNetEncoder(nn.Module):
         self, x: Float[Tensor, "batch 3 32 32"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
         h = self.blocks[0](x)  # [batch, 48, 32, 32] at the published size
-        h = self.blocks[1](F.elu(self.halve[0](h)))  # [batch, 96, 16, 16]
-        h = self.blocks[2](F.elu(self.halve[1](h)))  # [batch, 192, 8, 8]
-        mu, logvar = self.head(F.elu(self.features(h))).chunk(2, dim=1)
+        h = self.blocks[1](elu(self.halve[0](h)))  # [batch, 96, 16, 16]
+        h = self.blocks[2](elu(self.halve[1](h)))  # [batch, 192, 8, 8]
+        mu, logvar = self.head(elu(self.features(h))).chunk(2, dim=1)
         return mu.flatten(1), logvar.flatten(1).clamp(*LOGVAR_RANGE)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from maelib.layers import Linear, MaskedConv2d, fixed_weights
+from maelib.layers import Linear, MaskedConv2d, elu, fixed_weights
 
 
 def degrees_mask(
@@ -134,7 +134,7 @@ class ConvStep(nn.Module):
         self, maps: Float[Tensor, "batch maps h w"]
     ) -> tuple[Float[Tensor, "batch maps h w"], Float[Tensor, "batch maps h w"]]:
         """Of every position, from those before it in the maps' own raster order."""
-        h = F.elu(self.second(F.elu(self.first(maps))))
+        h = elu(self.second(elu(self.first(maps))))
         shift, log_scale = self.last(h).to(maps.dtype).chunk(2, 1)  # under autocast, bfloat16
         return shift, log_scale
 

@@ -206,9 +206,34 @@ def shift_right(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]
     return F.pad(x, (1, 0))[:, :, :, :-1]
 
 
+def elu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """ELU (Clevert et al., 2016): x where it is positive, else exp(x) - 1.
+
+    In float32 on a CPU by ``exp``, which differs by less than 1e-7 and takes an eighth of the time
+    of PyTorch's ``expm1``: that was half of a training step.
+    """
+    by_exp = x.device.type == "cpu" and x.dtype == torch.float32
+    return EluByExp.apply(x) if by_exp else F.elu(x)
+
+
+class EluByExp(torch.autograd.Function):
+    """exp(x) - 1 is never below x, so the larger of x and exp(min(x, 0)) - 1 is ELU."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        y = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, y)
+
+
 def concat_elu(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h w"]:
     """ELU of x and of -x, as twice the channels."""
-    return F.elu(torch.cat([x, -x], 1))
+    return elu(torch.cat([x, -x], 1))
 
 
 def causal_mask(kernel: int, see_self: bool) -> Float[Tensor, "kernel kernel"]:

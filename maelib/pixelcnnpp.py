@@ -21,6 +21,7 @@ from maelib.layers import (
     ShiftedConvTranspose2d,
     WeightNorm,
     concat_elu,
+    elu,
     shift_down,
     shift_right,
 )
@@ -86,9 +87,9 @@ class CodePyramid(nn.Module):
         Float[Tensor, "batch c 16 16"],
         Float[Tensor, "batch c 32 32"],
     ]:
-        h8 = F.elu(self.first(z.unflatten(1, (self.maps, CODE_SIZE, CODE_SIZE))))
-        h16 = F.elu(self.up16(h8))
-        return h8, h16, F.elu(self.up32(h16))
+        h8 = elu(self.first(z.unflatten(1, (self.maps, CODE_SIZE, CODE_SIZE))))
+        h16 = elu(self.up16(h8))
+        return h8, h16, elu(self.up32(h16))
 
 
 class Start(nn.Module):
@@ -162,7 +163,7 @@ class SmallPixelCNN(_ColourDecoder):
         right = self.right(right, features, self.down(down, features))
         for block in self.deepen:
             right = block(right, features)
-        return self.last(F.elu(right))
+        return self.last(elu(right))
 
 
 class FullPixelCNN(_ColourDecoder):
@@ -200,7 +201,7 @@ class FullPixelCNN(_ColourDecoder):
                 stacks = pair(*stacks, code[level], passed.pop())
             if level < 2:
                 stacks = self.enlarge[level](*stacks)
-        return self.last(F.elu(stacks[1]))
+        return self.last(elu(stacks[1]))
 
 
 class _Pair(nn.Module):

@@ -96,6 +96,22 @@ def test_cached_pixels_are_the_full_forward_pixels(greedy):
     assert 0 < slow.mean() < 1
 
 
+def test_elu_by_exp_is_pytorch_s_in_value_and_gradient():
+    ends = torch.tensor([0.0, -0.0, 1e-9, -1e-9, -1e-4, 30.0, -30.0, 1e30, -1e30])
+    x = torch.cat([ends, 3 * torch.randn(10_000)])
+    ours, theirs = (x.clone().requires_grad_() for _ in "12")
+    assert layers.elu(ours).grad_fn.name().startswith("EluByExp")
+    weight = torch.randn(len(x))
+    (layers.elu(ours) * weight).sum().backward()
+    (nn.functional.elu(theirs) * weight).sum().backward()
+    torch.testing.assert_close(layers.elu(x), nn.functional.elu(x), atol=1e-7, rtol=0)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=1e-6, rtol=0)
+    odd = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    torch.testing.assert_close(layers.elu(odd), nn.functional.elu(odd), equal_nan=True)
+    assert layers.elu(x.double()).equal(nn.functional.elu(x.double()))
+    assert layers.elu(x.bfloat16()).equal(nn.functional.elu(x.bfloat16()))
+
+
 @pytest.mark.parametrize("kind", [layers.Conv2d, layers.ConvTranspose2d])
 def test_data_dependent_initialisation_standardises_outputs(kind):
     layer = kind(3, 5, 3, padding=1)

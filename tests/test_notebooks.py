@@ -7,6 +7,8 @@ import papermill
 import pytest
 from papermill.exceptions import PapermillExecutionError
 
+from maelib import config
+
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
 READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
@@ -50,6 +52,17 @@ def test_committed_outputs_are_complete_and_clean(path):
         assert output.get("name") != "stderr"
         assert "/home/" not in str(output)
         assert str(path.parents[1]) not in str(output)
+
+
+@pytest.mark.parametrize("stem", ["04_mnist_mae", "05_omniglot_mae", "07_cifar10_mae"])
+def test_committed_configuration_is_the_one_that_would_run_today(stem):
+    book = nbformat.read(NOTEBOOKS[0].with_name(f"{stem}.ipynb"), 4)
+    cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    chosen = {}
+    exec(cells[0].source, chosen)  # the parameters, all of them assignments
+    own = set(chosen) - {"__builtins__", "device", "out_dir", "shipped"}
+    today = config.resolve(**{name: chosen[name] for name in own})
+    assert cells[1].outputs[0].text.rstrip() == today.describe().rstrip()
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
