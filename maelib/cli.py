@@ -150,13 +150,14 @@ def _sample(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from maelib import data, pretrained
+    from maelib import data, pretrained, results
     from maelib.evaluation import test_images
+    from maelib.runs import load_model, pick_device
 
-    model, config = _opened(options)
-    images = data.load(config.dataset).test.images[: pretrained.IMAGES]
-    x = test_images(images.to(next(model.parameters()).device))
-    shipped = pretrained.export(model, config, options.run.resolve().name, x)
+    device = pick_device(options.device)
+    model, record = load_model(options.run, device), results.read(options.run / "result.json")
+    images = data.load(record.config.dataset).test.images[: pretrained.IMAGES]
+    shipped = pretrained.export(model, record, test_images(images.to(device)))
     print(f"{shipped.describe()}; {shipped.path.stat().st_size / 2**20:.2f} MiB")
 
 

@@ -151,7 +151,7 @@ def _distance(config: Config) -> float:
 
 
 def _has_weights(record: Record, runs: Path) -> bool:
-    return pretrained.is_shipped(record.name) or _weights(record, runs).exists()
+    return pretrained.shipped_model(record) is not None or _weights(record, runs).exists()
 
 
 def _weights(record: Record, runs: Path) -> Path:
@@ -160,6 +160,7 @@ def _weights(record: Record, runs: Path) -> Path:
 
 def _load(record: Record, runs: Path) -> torch.nn.Module:
     """The shipped model before the run's own, so that everyone draws the same pictures."""
-    if pretrained.is_shipped(record.name):
-        return pretrained.load(record.name)
+    shipped = pretrained.shipped_model(record)
+    if shipped is not None:
+        return pretrained.load_weights(shipped)
     return load_model(_weights(record, runs).parent, torch.device("cpu"))

@@ -1,7 +1,8 @@
 """Trained models that come with the project, for those who do not train: the files in checkpoints/.
 
 A file holds the evaluated weights, in float16 where that moves the NLL by less than 0.01 nats.
-Its header names the run and its configuration, and says by how much rounding moved the NLL.
+Its header names the run, its configuration and its NLL, and says by how much rounding moved that.
+The same run trained anew, on another machine, has other weights: the NLL tells them apart.
 """
 
 import copy
@@ -19,6 +20,7 @@ from maelib.checkpoints import save_tensors
 from maelib.config import Config, default_free_bits, from_json
 from maelib.evaluation import iw_nll
 from maelib.model import VAE, build
+from maelib.results import Record
 
 FOLDER = Path(__file__).parents[1] / "checkpoints"
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
@@ -27,10 +29,11 @@ IMAGES, K = 100, 64  # by which that is measured
 
 @dataclass(frozen=True)
 class Shipped:
-    """A file's header. ``shift`` is the mean change of the NLL, in nats, by what rounding."""
+    """A file's header. ``nll`` is the record's, ``shift`` how rounding moved it, both in nats."""
 
     path: Path
     run: str
+    nll: float
     config: Config
     dtype: str
     shift: float
@@ -39,7 +42,7 @@ class Shipped:
         """One line that belongs beside what is shown of this model."""
         about = f"preset {self.config.preset}, run {self.run}, weights in {self.dtype}"
         if self.dtype == "float16":
-            about += f": NLL {self.shift:+.4f} nats (k = {K}, {IMAGES} test images)"
+            about += f", which moves its NLL by {self.shift:+.4f} nats"
         return f"shipped model {self.path.stem}: {about}"
 
 
@@ -71,9 +74,10 @@ def find(name: str, folder: Path | None = None) -> Shipped:
     raise ValueError(f"{name!r} is not a shipped model; there are: {names}.")
 
 
-def is_shipped(run: str) -> bool:
-    """Whether the model of that run comes with the project."""
-    return any(shipped.run == run for shipped in shipped_models())
+def shipped_model(record: Record) -> Shipped | None:
+    """The file of the very model that a record was measured on, if it is there."""
+    wanted = record.name, record.measurements["nll"]
+    return next((s for s in shipped_models() if (s.run, s.nll) == wanted), None)
 
 
 def shipped_models(folder: Path | None = None) -> list[Shipped]:
@@ -94,7 +98,7 @@ def read_header(path: Path) -> Shipped:
 
 
 def export(
-    model: VAE, config: Config, run: str, x: Float[Tensor, "n c h w"], folder: Path | None = None
+    model: VAE, record: Record, x: Float[Tensor, "n c h w"], folder: Path | None = None
 ) -> Shipped:
     """Write the file of a finished run; ``x`` are the test images that judge the rounding."""
     rounded = copy.deepcopy(model)
@@ -106,10 +110,16 @@ def export(
     dtype = torch.float16 if abs(shift) < TOLERANCE else torch.float32
     shift = shift if dtype == torch.float16 else 0.0
     name = str(dtype).removeprefix("torch.")
-    header = {"run": run, "config": asdict(config), "dtype": name, "shift": shift}
+    header = {
+        "run": record.name,
+        "nll": record.measurements["nll"],
+        "config": asdict(record.config),
+        "dtype": name,
+        "shift": shift,
+    }
     folder = folder or FOLDER
     folder.mkdir(exist_ok=True)
-    path = folder / f"{short_name(config)}.safetensors"
+    path = folder / f"{short_name(record.config)}.safetensors"
     tensors = {key: value.cpu().to(dtype) for key, value in model.state_dict().items()}
     save_tensors(tensors, path, {"maelib": json.dumps(header)})
     return read_header(path)

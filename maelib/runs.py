@@ -103,11 +103,11 @@ def run(
 def find_shipped(name: str, preset: str) -> tuple[Record, pretrained.Shipped] | None:
     """A run's committed record and shipped model, where both are there and measured as today."""
     path = project_root() / "results" / preset / f"{name}.json"
-    there = [shipped for shipped in pretrained.shipped_models() if shipped.run == name]
-    if not there or not path.exists():
+    record = results.read(path) if path.exists() else None
+    if record is None or record.protocol.get("version") != VERSION:
         return None
-    record = results.read(path)
-    return (record, there[0]) if record.protocol.get("version") == VERSION else None
+    model = pretrained.shipped_model(record)
+    return None if model is None else (record, model)
 
 
 def assist(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from maelib import data, pretrained
+from maelib import data
 from maelib.config import PRESETS
 from maelib.experiments import TELLING, Experiment, choose
 from maelib.paths import default_out_dir
+from maelib.runs import find_shipped
 
 LESSONS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
 NOTEBOOKS = {
@@ -86,8 +87,8 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     published, runs = root / "results" / preset, default_out_dir() / preset
     at_hand = [
         (runs / name / "model.safetensors").exists()
-        or pretrained.is_shipped(name)
         or not (published / f"{name}.json").exists()
+        or find_shipped(name, preset) is not None
         for name in names
     ]
     own = {"preset": min(preset, "quick", key=list(PRESETS).index), "out_dir": "../build/runs"}

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def finished(tmp_path_factory):
 def exported(finished, tmp_path, monkeypatch):
     record, model, x = finished
     monkeypatch.setattr(pretrained, "TOLERANCE", 1.0)  # five steps leave an NLL of hundreds of nats
-    return pretrained.export(model, record.config, record.name, x, tmp_path)
+    return pretrained.export(model, record, x, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_an_exported_model_is_loaded_as_it_was_but_for_the_rounding(finished, ex
 def test_weights_that_float16_would_spoil_stay_float32(finished, tmp_path, monkeypatch):
     record, model, x = finished
     monkeypatch.setattr(pretrained, "TOLERANCE", 0.0)
-    kept = pretrained.export(model, record.config, record.name, x, tmp_path)
+    kept = pretrained.export(model, record, x, tmp_path)
     assert (kept.dtype, kept.shift) == ("float32", 0.0)
     for name, weight in pretrained.load_weights(kept).state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
@@ -109,6 +109,9 @@ def test_a_run_takes_the_shipped_model_only_if_asked_and_never_over_its_own(
     assert (images.name, model.training) == ("digits", False)
     assert "float16" in said[-1]
     assert not (tmp_path / "runs").exists()
+    other = replace(record, measurements=record.measurements | {"nll": 1.0})
+    results.publish(other, tmp_path / "results")  # trained elsewhere: not the shipped weights
+    assert runs.find_shipped(record.name, "smoke") is None
     trained, _, _ = runs.run(smoke(), **how)
     assert any("training on" in line for line in said)
     runs.run(smoke(), shipped=True, **how)
@@ -136,6 +139,7 @@ def test_every_shipped_model_loads_and_its_record_is_committed():
     root = pretrained.FOLDER.parent
     for shipped in pretrained.shipped_models():
         record = results.read(root / "results" / shipped.config.preset / f"{shipped.run}.json")
+        assert pretrained.shipped_model(record) == shipped
         assert record.config == shipped.config
         assert pretrained.short_name(shipped.config) == shipped.path.stem
         model = maelib.load(shipped.path.stem)
