@@ -100,14 +100,17 @@ def run(
     return record, model, dataset
 
 
-def find_shipped(name: str, preset: str) -> tuple[Record, pretrained.Shipped] | None:
+def find_shipped(
+    name: str, preset: str, root: Path | None = None
+) -> tuple[Record, pretrained.Shipped] | None:
     """A run's committed record and shipped model, where both are there and measured as today."""
-    path = project_root() / "results" / preset / f"{name}.json"
-    record = results.read(path) if path.exists() else None
-    if record is None or record.protocol.get("version") != VERSION:
+    path = (root or project_root()) / "results" / preset / f"{name}.json"
+    if not path.exists() or all(name != shipped.run for shipped in pretrained.shipped_models()):
         return None
+    record = results.read(path)
     model = pretrained.shipped_model(record)
-    return None if model is None else (record, model)
+    same = model is not None and record.protocol.get("version") == VERSION
+    return (record, model) if same else None
 
 
 def assist(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:

@@ -88,7 +88,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     at_hand = [
         (runs / name / "model.safetensors").exists()
         or not (published / f"{name}.json").exists()
-        or find_shipped(name, preset) is not None
+        or find_shipped(name, preset, root) is not None
         for name in names
     ]
     own = {"preset": min(preset, "quick", key=list(PRESETS).index), "out_dir": "../build/runs"}
