@@ -99,24 +99,32 @@ def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
 
 
 def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Figure]:
-    """Figures 2, 3 and 4 of each data set by file name, where MAE's and VLAE's weights are.
+    """Figures 2, 3 and 4 of each data set by file name, where weights and images are at hand.
 
     Those of the stand-ins are drawn only where ``dataset`` is one.
     """
     pictures = {}
     named = {r.config.dataset for r in records}
     for name in sorted(named if dataset in STAND_INS else named - set(STAND_INS)):
-        pictures |= _draw([r for r in records if r.config.dataset == name], runs)
+        images = _at_hand(name)
+        if images is not None:
+            pictures |= _draw([r for r in records if r.config.dataset == name], images, runs)
     return pictures
 
 
-def _draw(records: list[Record], runs: Path) -> dict[str, Figure]:
+def _at_hand(name: str) -> data.Dataset | None:
+    try:
+        return data.load(name, download=False)
+    except FileNotFoundError:
+        return None
+
+
+def _draw(records: list[Record], dataset: data.Dataset, runs: Path) -> dict[str, Figure]:
     mae = _main(records, runs, "mae")
     vlae = _main(records, runs, "vlae")
     if mae is None:
         return {}
-    dataset, preset = data.load(mae.config.dataset), mae.config.preset
-    model, end = _load(mae, runs), dataset.name
+    preset, model, end = mae.config.preset, _load(mae, runs), dataset.name
     other = None if vlae is None else _load(vlae, runs)
     if end in data.COLOUR:
         return {} if other is None else _greedy_and_sampled(

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import scipy.stats
 
-from maelib import claims, config, experiments, outputs, results, runs, tables
+from maelib import claims, config, data, experiments, outputs, pretrained, results, runs, tables
 
 
 def silent(_):
@@ -135,3 +135,13 @@ def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished
     assert len(judged) == 1
     verdicts = claims.colour_verdicts([freed, pairwise])
     assert {v.verdict for v in verdicts} == {claims.TOO_FEW}
+
+
+def test_pictures_need_the_images_as_well_as_the_weights(tmp_path, monkeypatch):
+    quick = results.collect(pretrained.FOLDER.parent / "results" / "quick")
+    colours = [r for r in quick if r.config.dataset == "cifar10"]
+    assert any(pretrained.shipped_model(r) for r in colours)
+    monkeypatch.setenv("MAELIB_DATA", str(tmp_path))
+    monkeypatch.setattr(data, "data_roots", lambda: [tmp_path])
+    assert outputs.draw(colours, "digits", tmp_path) == {}
+    assert outputs.draw(colours, "mnist", tmp_path) == {}
