@@ -18,7 +18,7 @@ help: ## list these commands
 	@touch $@
 
 reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | paper); ARGS=-n shows it
-	@$(BIN)/python -m maelib.reproduce --preset $(PRESET) $(ARGS)
+	@$(BIN)/python -m maelib.workflow.reproduce --preset $(PRESET) $(ARGS)
 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
 	$(BIN)/python -m pytest -q

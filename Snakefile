@@ -1,32 +1,34 @@
-"""What needs what: runs -> their results -> tables and figures; and the lessons, on their own.
+"""What needs what: runs -> their results -> tables and figures; and the tutorials, on their own.
 
 snakemake --cores all --config preset=quick             # make what is missing
 snakemake -n --config preset=laptop dataset=mnist       # show what is missing
 
-A result's name holds its run's key (configuration, data digest, protocol version). So a result
-that exists is one that is wanted, whatever its time stamp, and rules for runs have no inputs.
+A result's name holds its run's key (configuration, data digest, version of the training). So a result
+that exists is a target that is met, whatever its time stamp, and rules for runs have no inputs.
 Half-trained runs lie in runs/, which no rule declares: Snakemake deletes declared outputs first.
 """
 
+import os
 import shlex
 import sys
 
 import torch
 
-from maelib import data, workflow as nodes
-from maelib.paths import default_out_dir
+from maelib.data import dataset as datasets
+from maelib.internal.paths import default_out_dir
+from maelib.workflow import plan
 
 PRESET = config.get("preset", "quick")
-DATASET = data.load(config.get("dataset", "auto")).name
-RUNS = nodes.plan(PRESET, DATASET)
-SOURCES = sorted(str(path) for path in Path("maelib").glob("*.py"))
-PROGRESS = "" if sys.stderr.isatty() else "--no-progress-bar"
+DATASET = datasets.load(config.get("dataset", "auto")).name
+RUNS = plan.runs(PRESET, DATASET)
+SOURCES = sorted(str(path) for path in Path("maelib").rglob("*.py"))
 PAPERMILL = (
     f"{shlex.quote(sys.executable)} -m papermill"
-    f" --kernel python3 --cwd notebooks --log-level ERROR {PROGRESS}"
+    " --kernel python3 --cwd notebooks --log-level ERROR --no-progress-bar"
 )
-TARGETS = nodes.targets(PRESET, DATASET)
-READING, READ_FIRST = nodes.representations(PRESET, DATASET, Path("."))
+TARGETS = plan.targets(PRESET, DATASET)
+READING, READ_FIRST = plan.representations(PRESET, DATASET, Path("."))
+os.environ["TQDM_DISABLE"] = "1"  # no bars in executed notebooks
 
 
 def all_cores(wildcards):
@@ -40,7 +42,7 @@ def half_the_cores(wildcards):
 
 
 def longest_first(wildcards):
-    """Colour runs before the others, and runs before the lessons, so that no core is idle at the end."""
+    """Colour runs before the others, and runs before the tutorials, so that no core is idle at the end."""
     return 2 if RUNS[wildcards.name].notebook == "07_cifar10_mae" else 1
 
 
@@ -51,7 +53,7 @@ wildcard_constraints:
 localrules:
     reproduce,
     report,
-    lesson,
+    tutorial,
 
 
 rule reproduce:
@@ -59,18 +61,12 @@ rule reproduce:
         TARGETS,
     log:
         notebook=f"build/{PRESET}/{DATASET}-08_tables_and_figures.ipynb",
+        text=f"build/{PRESET}/{DATASET}-08_tables_and_figures.log",
     message:
         f"tables and figures of preset {PRESET}"
-    run:
-        missing = [Path(target).stem for target in TARGETS if not Path(target).exists()]
-        try:
-            shell(
-                "{PAPERMILL} notebooks/08_tables_and_figures.ipynb {log:q}"
-                " -p preset {PRESET} -p dataset {DATASET} -p write True"
-            )
-        finally:
-            for name in missing:
-                print(f"not finished: {name}; if it failed, its notebook is in build/")
+    shell:
+        "{PAPERMILL} notebooks/08_tables_and_figures.ipynb {log.notebook:q}"
+        " -p preset {PRESET} -p dataset {DATASET} -p write True >{log.text:q} 2>&1"
 
 
 # Of the results there are, whichever are missing.
@@ -84,6 +80,7 @@ rule run:
         f"results/{PRESET}/{{name}}.json",
     log:
         notebook=f"build/{PRESET}/{{name}}.ipynb",
+        text=f"build/{PRESET}/{{name}}.log",
     params:
         job=lambda wildcards: RUNS[wildcards.name],
         record=lambda wildcards: default_out_dir() / PRESET / wildcards.name / "result.json",
@@ -92,7 +89,8 @@ rule run:
     message:
         "run {wildcards.name}"
     shell:
-        "{PAPERMILL} notebooks/{params.job.notebook}.ipynb {log:q} {params.job.options}"
+        "{PAPERMILL} notebooks/{params.job.notebook}.ipynb {log.notebook:q} {params.job.options}"
+        " >{log.text:q} 2>&1"
         " && cp {params.record:q} {output:q}.part && mv {output:q}.part {output:q}"
 
 
@@ -105,22 +103,25 @@ rule representations:
         touch(f"build/{PRESET}/{DATASET}-{READING.notebook}.done"),
     log:
         notebook=f"build/{PRESET}/{DATASET}-{READING.notebook}.ipynb",
+        text=f"build/{PRESET}/{DATASET}-{READING.notebook}.log",
     threads: all_cores
     message:
         "notebook 06_representations"
     shell:
-        "{PAPERMILL} notebooks/{READING.notebook}.ipynb {log:q} {READING.options}"
+        "{PAPERMILL} notebooks/{READING.notebook}.ipynb {log.notebook:q} {READING.options}"
+        " >{log.text:q} 2>&1"
 
 
-rule lesson:
+rule tutorial:
     input:
         "notebooks/{name}.ipynb",
         SOURCES,
     output:
-        touch("build/lessons/{name}.done"),
+        touch("build/tutorials/{name}.done"),
     log:
-        notebook="build/lessons/{name}.ipynb",
+        notebook="build/tutorials/{name}.ipynb",
+        text="build/tutorials/{name}.log",
     message:
         "notebook {wildcards.name}"
     shell:
-        "{PAPERMILL} {input[0]:q} {log:q}"
+        "{PAPERMILL} {input[0]:q} {log.notebook:q} >{log.text:q} 2>&1"

@@ -2,10 +2,10 @@
 
 
 def load(name: str, device: str = "cpu"):
-    """A trained model that comes with the project, by name: ``maelib.load("mnist-mae-a1-b0.5")``.
+    """A pretrained model by name: ``maelib.load("mnist-mae-a1-b0.5")``.
 
     ``model.VAE`` in evaluation mode. ValueError, naming those there are, for another name.
     """
-    from maelib.pretrained import load  # torch takes a second to import, maelib need not
+    from maelib.runs.pretrained import load  # which imports torch, and takes a second
 
     return load(name, device)

@@ -11,21 +11,20 @@ maelib sample mnist-mae-a1-b0.5
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-# Written out, since maelib.data imports torch and --help must not wait for it.
-PRECISION = "auto, float32, tf32 or bf16 (default: auto, tf32 on CUDA)"
-DATASETS = "auto, mnist, digits, omniglot, omniglot_lake, cifar10 or photos"
-
-RUN = "the run's folder, or the name of a model in checkpoints/"
+RUN = "the run's folder, or the name of a pretrained model"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0, or 2 after one sentence on stderr that says what to change."""
-    options = parser().parse_args(arguments)
-    from maelib.training import Interrupted, TrainingError
+    given = sys.argv[1:] if arguments is None else arguments
+    options = parser(given[0] if given else "").parse_args(given)
+    from maelib.training.loop import Interrupted
+    from maelib.training.state import TrainingError
 
     try:
-        options.command(options)
+        COMMANDS[options.command][1](options)
     except (ValueError, OSError, TrainingError) as problem:
         print(f"maelib: error: {problem}", file=sys.stderr)
         return 2
@@ -35,88 +34,98 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def parser() -> argparse.ArgumentParser:
-    """All commands and their options."""
+def parser(command: str) -> argparse.ArgumentParser:
+    """All commands, and the options of ``command``: those of the others take time to import."""
     about = "VAEs with mutual posterior-divergence regularisation."
     top = argparse.ArgumentParser(prog="maelib", description=about)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
-    _train_options(
-        _command(commands, "train", _train, "train (or find) a run and print its record")
-    )
-    evaluate = _command(commands, "evaluate", _evaluate, "measure a finished run again")
-    evaluate.add_argument("run", type=Path, help=RUN)
-    evaluate.add_argument("--nll-k", type=int, help="importance samples (default: the run's)")
-    evaluate.add_argument("--nll-images", type=int, help="test images (default: the run's)")
-    evaluate.add_argument("--precision", default="auto", help=PRECISION)
-    sample = _command(commands, "sample", _sample, "draw images from a finished run")
-    sample.add_argument("run", type=Path, help=RUN)
-    sample.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
-    sample.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    png = Path("samples.png")
-    sample.add_argument("--out", type=Path, default=png, help="PNG (default: %(default)s)")
-    export = _command(commands, "export", _export, "put a finished run's model into checkpoints/")
-    export.add_argument("run", type=Path, help="the run's folder")
-    runs = _command(commands, "runs", _runs, "list the runs there are")
-    runs.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
-    data = _command(commands, "data", _data, "find or download a data set and describe it")
-    names = f"{DATASETS} (default: %(default)s)"
-    data.add_argument("name", nargs="?", default="auto", help=names)
-    for command in (evaluate, sample, export):
-        command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+    commands = top.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    for name, (text, _, add_options) in COMMANDS.items():
+        added = commands.add_parser(name, help=text, description=text)
+        if name == command:
+            add_options(added.add_argument, added)
     return top
 
 
-def _command(commands, name: str, function, text: str) -> argparse.ArgumentParser:
-    command = commands.add_parser(name, help=text, description=text)
-    command.set_defaults(command=function)
-    return command
+def _train_options(add: Any, p: argparse.ArgumentParser) -> None:
+    from maelib.config import PRESETS, objective_classes
+    from maelib.data import AUTO, DATASETS, Data
+    from maelib.internal.options import add_arguments
+    from maelib.measure import Evaluation
+    from maelib.nets import Network
+    from maelib.objectives import OBJECTIVES
+    from maelib.training import Training
 
-
-def _train_options(p: argparse.ArgumentParser) -> None:
-    add = p.add_argument
-    add("--dataset", default="auto", help=f"{DATASETS} (default: %(default)s)")
-    add("--preset", default="quick", help="smoke, quick, laptop or paper (default: %(default)s)")
-    add("--objective", default="mae", help="vae, vlae or mae (default: %(default)s)")
-    add("--alpha", type=float, default=1.0, help="weight of L_diverse (default: %(default)s)")
-    add("--beta", type=float, default=0.5, help="weight of L_smooth (default: %(default)s)")
-    add("--diverse", default="tempered", help="tempered, mean or pairwise (default: %(default)s)")
-    add(
-        "--free-bits",
-        type=float,
-        help="nats per image (default: 7.84 for vlae on binary images)",
-    )
-    add("--decoder", help="pixelcnn, resnet; for colours pixelcnnpp-7x3, pixelcnnpp")
+    add("--dataset", default=AUTO, help=_choice(AUTO, *DATASETS))
+    add("--preset", default="quick", help=_choice(*PRESETS))
+    add("--objective", default="mae", help=_choice(*OBJECTIVES))
     add("--seed", type=int, default=0, help="default: %(default)s")
-    add("--epochs", type=int, help="passes over the training images (default: the preset's)")
-    add("--batch-size", type=int, help="images a step (default: the preset's)")
-    add("--train-images", type=int, help="use only the first so many (default: the preset's)")
-    add("--lr", type=float, help="Adam's learning rate (default: the preset's)")
-    add("--device", default="auto", help="auto, cpu, cuda or mps (default: %(default)s)")
+    sizes = p.add_argument_group("what the run is (default: as the preset or objective has it)")
+    add_arguments(sizes, *objective_classes(), Data, Network, Training, Evaluation)
+    _device_options(add, p)
     add("--out-dir", help="folder of the runs (default: runs/)")
     add("--max-minutes", type=float, help="stop and save after so many minutes")
-    add(
-        "--checkpoint-minutes", type=float, default=2.0, help="between saves (default: %(default)s)"
-    )
-    add("--precision", default="auto", help=PRECISION)
+    add("--checkpoint-minutes", type=float, default=2.0, help="default: %(default)s")
     add("--profile", action="store_true", help="write a trace of 20 steps into the run's folder")
     add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
 
 
-def _train(options: argparse.Namespace) -> None:
-    from maelib import distributed
-    from maelib.config import resolve
-    from maelib.runs import assist, run
+def _evaluate_options(add: Any, p: argparse.ArgumentParser) -> None:
+    from maelib.internal.options import add_arguments
+    from maelib.measure import Evaluation
 
-    values = {k: v for k, v in vars(options).items() if k != "command"}
-    names = ("device", "out_dir", "max_minutes", "checkpoint_minutes", "profile")
-    own = {name: values.pop(name) for name in names}
-    own |= {"compiled": values.pop("compile"), "precise": values.pop("precision")}
+    add("run", type=Path, help=RUN)
+    add_arguments(p, Evaluation)
+    _device_options(add, p)
+
+
+def _sample_options(add: Any, p: argparse.ArgumentParser) -> None:
+    add("run", type=Path, help=RUN)
+    add("--count", type=int, default=64, help="images (default: %(default)s)")
+    add("--seed", type=int, default=0, help="default: %(default)s")
+    add("--out", type=Path, default=Path("samples.png"), help="PNG (default: %(default)s)")
+    _device_options(add, p)
+
+
+def _export_options(add: Any, p: argparse.ArgumentParser) -> None:
+    add("run", type=Path, help="the run's folder")
+    _device_options(add, p)
+
+
+def _runs_options(add: Any, p: argparse.ArgumentParser) -> None:
+    add("--out-dir", type=Path, help="folder of the runs (default: runs/)")
+
+
+def _data_options(add: Any, p: argparse.ArgumentParser) -> None:
+    from maelib.data import AUTO, DATASETS
+
+    add("name", nargs="?", default=AUTO, help=_choice(AUTO, *DATASETS))
+
+
+def _device_options(add: Any, p: argparse.ArgumentParser) -> None:
+    from maelib.training import DEVICES, PRECISIONS
+
+    add("--device", default="auto", help=_choice(*DEVICES))
+    add("--precision", default="auto", help=_choice(*PRECISIONS))
+
+
+def _choice(*names: str) -> str:
+    return f"one of {', '.join(names)} (default: %(default)s)"
+
+
+def _train(options: argparse.Namespace) -> None:
+    from maelib.config import resolve
+    from maelib.runs.run import run, train_worker
+    from maelib.training import parallel
+
+    values = {name: value for name, value in vars(options).items() if name != "command"}
+    names = ("device", "out_dir", "max_minutes", "checkpoint_minutes", "profile", "precision")
+    how = {name: values.pop(name) for name in names} | {"compiled": values.pop("compile")}
     config = resolve(**values)
-    with distributed.group() as rank:
+    with parallel.group() as rank:
         if rank > 0:
-            return assist(config, **own)
+            return train_worker(config, **how)
         print(config.describe())
-        record, _, _ = run(config, **own)
+        record, _, _ = run(config, **how)
     _print_measured(record.measurements)
     print(record.caption())
 
@@ -124,71 +133,89 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from maelib import data
-    from maelib.evaluation import measure
+    from maelib.data import dataset
+    from maelib.measure.evaluation import measure
 
     model, config = _opened(options)
-    changed = {k: getattr(options, k) for k in ("nll_k", "nll_images") if getattr(options, k)}
-    dataset = data.load(config.dataset)
-    measured = measure(model, dataset, replace(config, **changed), options.precision)
+    names = ("nll_k", "nll_images")
+    changed = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    settings = replace(config.evaluation, **changed)
+    images = dataset.load(config.data.name)
+    measured = measure(model, images, config.data, settings, options.precision)
     _print_measured(measured.means)
-    print(", ".join(f"{name}: {value}" for name, value in measured.protocol.items()))
+    print(", ".join(f"{name}: {value}" for name, value in measured.settings.items()))
 
 
 def _sample(options: argparse.Namespace) -> None:
     from torchvision.utils import save_image
 
-    from maelib import data, rng, sampling
+    from maelib.data.dataset import unit_range
+    from maelib.internal import rng
+    from maelib.internal.options import checked
+    from maelib.measure.sampling import sample
 
+    count = checked("count", options.count, int, {"least": 1})
     model, _ = _opened(options)
-    device = next(model.parameters()).device
-    noise = rng.generator(options.seed, "sample", device=device)
-    drawn = sampling.sample(model, options.count, noise)
-    images = 1 - drawn if drawn.shape[1] == 1 else data.unit_range(drawn)
-    save_image(images, options.out, nrow=max(1, round(options.count**0.5)), pad_value=0.8)
-    print(f"{options.count} images written to {options.out}")
+    noise = rng.generator(options.seed, "sample", device=next(model.parameters()).device)
+    drawn = sample(model, count, noise)
+    images = 1 - drawn if drawn.shape[1] == 1 else unit_range(drawn)
+    save_image(images, options.out, nrow=max(1, round(count**0.5)), pad_value=0.8)
+    print(f"{count} images written to {options.out}")
 
 
 def _export(options: argparse.Namespace) -> None:
-    from maelib import data, pretrained, results
-    from maelib.evaluation import test_images
-    from maelib.runs import load_model, pick_device
+    from maelib.data import dataset
+    from maelib.measure.evaluation import test_images
+    from maelib.runs import pretrained, record as records
+    from maelib.runs.run import pick_device
+    from maelib.runs.weights import load_model
 
     device = pick_device(options.device)
-    model, record = load_model(options.run, device), results.read(options.run / "result.json")
-    images = data.load(record.config.dataset).test.images[: pretrained.IMAGES]
-    shipped = pretrained.export(model, record, test_images(images.to(device)))
-    print(f"{shipped.describe()}; {shipped.path.stat().st_size / 2**20:.2f} MiB")
+    model, record = load_model(options.run, device), records.read(options.run / "result.json")
+    images = dataset.load(record.config.data.name).test.images[: pretrained.IMAGES]
+    written = pretrained.export(model, record, test_images(images.to(device)))
+    print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
 
 
 def _opened(options: argparse.Namespace):
-    """Model and configuration of ``options.run``: a run's folder, or a shipped model's name."""
-    from maelib import pretrained
-    from maelib.runs import load_config, load_model, pick_device
+    """Model and configuration of ``options.run``: a run's folder, or a pretrained model's name."""
+    from maelib.runs import pretrained
+    from maelib.runs.run import pick_device
+    from maelib.runs.weights import load_config, load_model
 
     device = pick_device(options.device)
     if options.run.is_dir():
         return load_model(options.run, device), load_config(options.run)
-    shipped = pretrained.find(str(options.run))
-    return pretrained.load_weights(shipped, device), shipped.config
+    found = pretrained.find(str(options.run))
+    return found.load(device), found.config
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from maelib.paths import default_out_dir
-    from maelib.watch import list_runs
+    from maelib.internal.paths import default_out_dir
+    from maelib.runs.monitor import list_runs
 
     for status in list_runs(options.out_dir or default_out_dir()):
         print(status.line())
 
 
 def _data(options: argparse.Namespace) -> None:
-    from maelib import data
+    from maelib.data import dataset
 
-    dataset = data.load(options.name)
-    print(dataset.describe())
-    print(f"SHA-256 {dataset.digest}")
+    found = dataset.load(options.name)
+    print(found.describe())
+    print(f"SHA-256 {found.digest}")
 
 
 def _print_measured(measured: dict[str, float]) -> None:
     for name, value in measured.items():
         print(f"{name:>20} = {value:.3f}")
+
+
+COMMANDS = {
+    "train": ("train (or find) a run and print its record", _train, _train_options),
+    "evaluate": ("measure a finished run again", _evaluate, _evaluate_options),
+    "sample": ("draw images from a finished run", _sample, _sample_options),
+    "export": ("put a finished run's model into checkpoints/", _export, _export_options),
+    "runs": ("list the runs there are", _runs, _runs_options),
+    "data": ("find or download a data set and describe it", _data, _data_options),
+}

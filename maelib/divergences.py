@@ -1,11 +1,17 @@
-"""KL divergences between diagonal Gaussian posteriors, and their mean and spread over pairs.
+"""Divergences between diagonal Gaussian posteriors: MPD, L_diverse and STD (Eqs. 4, 5, 6, 8).
 
 Everything is in nats. ``mu`` and ``logvar`` are the posterior's mean and log-variance.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from maelib.internal.shapes import Codes, Scalar
 
 
 def gaussian_kl(
@@ -26,9 +32,7 @@ def standard_kl(
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
 
-def pairwise_kl(
-    mu: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
-) -> Float[Tensor, "pairs latent"]:
+def pairwise_kl(mu: Codes, logvar: Codes) -> Float[Tensor, "pairs latent"]:
     """KL(q(z_k|x_i) || q(z_k|x_j)) in nats for every ordered pair i != j, dimension k (Eq. 8).
 
     ``pairs`` is batch * (batch - 1), row by row, so a batch of one has no pair: a ValueError.
@@ -39,9 +43,7 @@ def pairwise_kl(
     return full[~torch.eye(batch, dtype=torch.bool, device=mu.device)]
 
 
-def mean_kl_per_dimension(
-    mu: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
-) -> Float[Tensor, " latent"]:
+def mean_kl_per_dimension(mu: Codes, logvar: Codes) -> Float[Tensor, " latent"]:
     """Mean of ``pairwise_kl`` over its pairs, per dimension, without forming any pair.
 
     Per dimension the sum over all i, j of ((mu_i - mu_j)^2 + var_i) / var_j separates into
@@ -50,15 +52,13 @@ def mean_kl_per_dimension(
     batch = _pairable(mu)
     centred = mu - mu.mean(0)
     precision = (-logvar).exp()
-    spread = centred.square() + logvar.exp()
-    cross = spread.mean(0) * precision.mean(0) + (centred.square() * precision).mean(0)
+    second_moment = centred.square() + logvar.exp()
+    cross = second_moment.mean(0) * precision.mean(0) + (centred.square() * precision).mean(0)
     all_pairs = 0.5 * (cross - 1)
     return all_pairs * batch / (batch - 1)
 
 
-def pairwise_total_kl(
-    mu: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
-) -> Float[Tensor, " pairs"]:
+def pairwise_total_kl(mu: Codes, logvar: Codes) -> Float[Tensor, " pairs"]:
     """KL(q(z|x_i) || q(z|x_j)) in nats for every ordered pair i != j, summed over dimensions.
 
     Equals ``pairwise_kl(mu, logvar).sum(1)`` with two matrix products in place of a
@@ -77,25 +77,77 @@ def pairwise_total_kl(
     return full.flatten()[1:].view(batch - 1, batch + 1)[:, :-1].reshape(-1)
 
 
-def mpd(
-    mu: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
-) -> Float[Tensor, ""]:
+def mpd(mu: Codes, logvar: Codes) -> Scalar:
     """Mutual posterior divergence: the mean KL over ordered pairs x1 != x2, in nats (Eq. 4)."""
     return mean_kl_per_dimension(mu, logvar).sum()
 
 
-def std(
-    mu: Float[Tensor, "batch latent"], logvar: Float[Tensor, "batch latent"]
-) -> Float[Tensor, ""]:
+def std(mu: Codes, logvar: Codes) -> Scalar:
     """Standard deviation of the pairwise KL over ordered pairs x1 != x2, in nats (Eq. 6)."""
-    return spread(pairwise_total_kl(mu, logvar))
+    return std_over_pairs(pairwise_total_kl(mu, logvar))
 
 
-def spread(kl: Float[Tensor, " pairs"]) -> Float[Tensor, ""]:
-    """Standard deviation over pairs (normalised by their number), with gradient 0 at spread 0."""
+def std_over_pairs(kl: Float[Tensor, " pairs"]) -> Scalar:
+    """Standard deviation over pairs (normalised by their number); its gradient at 0 is 0."""
     variance = kl.var(correction=0)
     is_zero = variance == 0
     return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, variance).sqrt())
+
+
+def diverse_loss(mu: Codes, logvar: Codes, alpha: float, form: str = "tempered") -> Scalar:
+    """The diversity term of the loss, weight alpha included, in one of three forms.
+
+    ``pairwise``: alpha mean_pairs sum_k softplus(-KL_k), as printed in Eq. (8). ``mean``: alpha
+    sum_k softplus(-mean_pairs KL_k), the authors' released code; never above ``pairwise``
+    (Jensen). ``tempered``: alpha sum_k softplus(-mean_pairs KL_k / alpha), their code on the
+    submission's deadline day, whose closed form Table 4 follows (notebook 02).
+    """
+    if form not in ("tempered", "mean", "pairwise"):
+        raise ValueError(f"form is {form!r}; it must be one of tempered, mean, pairwise.")
+    if alpha == 0:
+        return mu.new_zeros(())
+    if form == "pairwise":
+        return alpha * mean_pairwise_softplus(mu, logvar)
+    temperature = alpha if form == "tempered" else 1.0
+    return alpha * F.softplus(-mean_kl_per_dimension(mu, logvar) / temperature).sum()
+
+
+def mean_pairwise_softplus(mu: Codes, logvar: Codes, elements: int = 2**22) -> Scalar:
+    """mean_pairs sum_k softplus(-KL_k), the estimate of Eq. (8).
+
+    A part of the pairs is formed at a time, about ``elements`` numbers, and again for the
+    gradient: memory does not grow with batch^2 * latent.
+    """
+    batch, latent = mu.shape
+    rows = max(1, elements // mu.numel())
+    if rows >= batch:
+        return F.softplus(-pairwise_kl(mu, logvar)).sum(1).mean()
+    total = sum(
+        checkpoint(_softplus_sum, m, v, mu, logvar, use_reentrant=False)
+        for m, v in zip(mu.split(rows), logvar.split(rows), strict=True)
+    )
+    # The pairs of an image with itself have KL_k = 0 for every k, and no gradient.
+    return (total - batch * latent * math.log(2)) / (batch * (batch - 1))
+
+
+def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Tensor:
+    kl = gaussian_kl(mu1[:, None], logvar1[:, None], mu2[None], logvar2[None])
+    return F.softplus(-kl).sum()
+
+
+def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: str) -> float:
+    """The MPD at which L_diverse and L_smooth alone balance, in nats, if STD = ratio * MPD.
+
+    ``tempered``: latent alpha log(1/(beta ratio) - 1). ``mean``: latent log(alpha/(beta ratio)
+    - 1). It assumes equal dimensions and neglects the ELBO's own pull; 0 where the balance lies
+    at no positive MPD. ``pairwise`` has no such closed form.
+    """
+    if form not in ("tempered", "mean"):
+        raise ValueError(f"form is {form!r}; a closed form exists for tempered and mean only.")
+    pull = 1.0 if form == "tempered" else alpha
+    temperature = alpha if form == "tempered" else 1.0
+    odds = pull / (beta * ratio) - 1
+    return latent * temperature * math.log(odds) if odds > 1 else 0.0
 
 
 def _pairable(mu: Tensor) -> int:

@@ -1,70 +1,121 @@
-"""The list of runs behind the paper's tables and figures, shared by all that need it.
+"""The list of runs behind the paper's tables and figures, and what each of them is for.
 
-Tables, command line, notebooks and workflow take a run's settings from here, and only from here.
+Tables, figures, verdicts, notebooks and workflow take a run's settings, its row of the paper and
+its notebook from here, and only from here.
 """
 
 from dataclasses import dataclass, field
 
 from maelib.config import Config, resolve
+from maelib.objectives.mae import DIVERSE_FORMS
 
 ALPHAS = (0.5, 1.0, 2.0)
 BETAS = (0.1, 0.5, 1.0)
+# The data sets that an experiment's images may be: the paper's, then what stands in for them.
+IMAGES = {
+    "mnist": ("mnist", "digits"),
+    "omniglot": ("omniglot", "omniglot_lake"),
+    "cifar10": ("cifar10", "photos"),
+}
+NOTEBOOKS = {"mnist": "04_mnist_mae", "omniglot": "05_omniglot_mae", "cifar10": "07_cifar10_mae"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Experiment:
-    """A row of a table, or a point of a figure: what ``resolve`` needs besides the preset."""
+    """A model to be trained: what ``resolve`` needs beside preset, data set and seed.
 
-    table: str  # "mnist", "omniglot", "cifar10" or "forms"
-    settings: dict = field(default_factory=dict)
+    ``row`` identifies the paper's row for it in every table (``report/paper_tables.yaml``); None
+    if the paper has none.
+    """
+
+    images: str  # a key of ``IMAGES``
+    objective: str
+    options: dict = field(default_factory=dict)
+    row: str | None = None
+
+    @property
+    def notebook(self) -> str:
+        """The notebook that trains and shows it."""
+        return NOTEBOOKS[self.images]
+
+    @property
+    def parameters(self) -> dict:
+        """The parameters of the notebook that are the experiment's own."""
+        return {"objective": self.objective, **self.options}
+
+    @property
+    def label(self) -> str:
+        """What the model is, for people: ``mae-a1-b0.5``."""
+        return self.config("paper", self.images).label()
 
     def config(self, preset: str, dataset: str, seed: int = 0) -> Config:
         """The run's configuration at a preset, on a data set."""
-        return resolve(preset, dataset, seed=seed, **self.settings)
+        return resolve(preset, dataset, self.objective, seed=seed, **self.options)
+
+    def made(self, config: Config) -> bool:
+        """Whether a configuration is this experiment's, at whatever preset and seed."""
+        name = config.data.name
+        return name in IMAGES[self.images] and config == self.config(
+            config.preset, name, config.seed
+        )
 
 
-def _mae(table: str, alpha: float, beta: float, **more: object) -> Experiment:
-    return Experiment(table, {"objective": "mae", "alpha": alpha, "beta": beta, **more})
+def _mae(images: str, alpha: float, beta: float, row: bool = True, **more: object) -> Experiment:
+    options = {"alpha": alpha, "beta": beta, **more}
+    return Experiment(images, "mae", options, f"mae-{alpha:g}-{beta:g}" if row else None)
 
 
-MNIST = (
-    Experiment("mnist", {"objective": "vae"}),
-    Experiment("mnist", {"objective": "vlae", "free_bits": 0.0}),
-    Experiment("mnist", {"objective": "vlae"}),
-    *(_mae("mnist", alpha, beta) for beta in BETAS for alpha in ALPHAS),
-)
+# Tables 1a, 2 and 4. Tables 1a and 2 print the VLAE with free bits.
+VAE = Experiment("mnist", "vae", row="vae")
+VLAE = Experiment("mnist", "vlae", row="vlae")
+VLAE_NO_FREE_BITS = Experiment("mnist", "vlae", {"free_bits": 0.0}, row="vlae-no-free-bits")
+MAE = {(alpha, beta): _mae("mnist", alpha, beta) for beta in BETAS for alpha in ALPHAS}
+MNIST = (VAE, VLAE_NO_FREE_BITS, VLAE, *MAE.values())
 # Free bits for MAE: Section 4.1 and Appendix B.1.1 contradict each other.
-FREE_BITS = (_mae("mnist", 0.5, 0.1, free_bits=7.84),)
-# ``tempered`` is in the list above, and at alpha = 1 ``mean`` is the same.
-FORMS = (
-    *(_mae("forms", alpha, 0.5, diverse="mean") for alpha in ALPHAS if alpha != 1),
-    *(_mae("forms", alpha, 0.5, diverse="pairwise") for alpha in ALPHAS),
-)
-OMNIGLOT = (
-    Experiment("omniglot", {"objective": "vlae"}),
-    _mae("omniglot", 0.5, 0.1),
-    _mae("omniglot", 0.5, 0.5),
-    _mae("omniglot", 1.0, 0.5),
-)
-# The paper's small window for all, the authors' three-level PixelCNN++ for two.
-CIFAR10 = (
-    Experiment("cifar10", {"objective": "vlae"}),
-    *(_mae("cifar10", alpha, 1.0) for alpha in (0.25, 0.5, 1.0)),
-    Experiment("cifar10", {"objective": "vlae", "decoder": "pixelcnnpp"}),
-    _mae("cifar10", 0.5, 1.0, decoder="pixelcnnpp"),
-)
-EVERYTHING = (*MNIST, *FREE_BITS, *FORMS, *OMNIGLOT, *CIFAR10)
+MAE_FREE_BITS = _mae("mnist", 0.5, 0.1, row=False, free_bits=7.84)
+# The forms of L_diverse at beta = 0.5, by alpha. At alpha = 1 ``mean`` is ``tempered``.
+FORMS = {
+    form: {
+        alpha: MAE[alpha, 0.5]
+        if form == "tempered" or (form == "mean" and alpha == 1)
+        else _mae("mnist", alpha, 0.5, row=False, diverse=form)
+        for alpha in ALPHAS
+    }
+    for form in DIVERSE_FORMS
+}
+# Table 1b
+OMNIGLOT_VLAE = Experiment("omniglot", "vlae", row="vlae")
+OMNIGLOT_MAE = {ab: _mae("omniglot", *ab) for ab in ((0.5, 0.1), (0.5, 0.5), (1.0, 0.5))}
+OMNIGLOT = (OMNIGLOT_VLAE, *OMNIGLOT_MAE.values())
+# Table 3: the paper's small window for all, the authors' three-level PixelCNN++ for two.
+CIFAR10_VLAE = Experiment("cifar10", "vlae", row="vlae")
+CIFAR10_MAE = {alpha: _mae("cifar10", alpha, 1.0) for alpha in (0.25, 0.5, 1.0)}
+CIFAR10_FULL_VLAE = Experiment("cifar10", "vlae", {"decoder": "pixelcnnpp"}, row="vlae")
+CIFAR10_FULL_MAE = _mae("cifar10", 0.5, 1.0, decoder="pixelcnnpp")
+CIFAR10 = (CIFAR10_VLAE, *CIFAR10_MAE.values(), CIFAR10_FULL_VLAE, CIFAR10_FULL_MAE)
+
+_FORMS = tuple(e for runs in FORMS.values() for e in runs.values() if e not in MNIST)
+EVERYTHING = (*MNIST, MAE_FREE_BITS, *_FORMS, *OMNIGLOT, *CIFAR10)
 # A small part of the list with a row for every table and figure, for presets of minutes.
-TELLING = (
-    Experiment("mnist", {"objective": "vae"}),
-    Experiment("mnist", {"objective": "vlae"}),
-    _mae("mnist", 1.0, 0.5),
-    _mae("omniglot", 0.5, 0.1),
-    Experiment("cifar10", {"objective": "vlae"}),
-    _mae("cifar10", 0.5, 1.0),
-)
+REPRESENTATIVE = (VAE, VLAE, MAE[1.0, 0.5], OMNIGLOT_MAE[0.5, 0.1], CIFAR10_VLAE, CIFAR10_MAE[0.5])
+# The models of Figures 2 to 4, the first that is trained of each list.
+PICTURED = {
+    "mnist": ([MAE[1.0, 0.5]], [VLAE]),
+    "omniglot": ([OMNIGLOT_MAE[0.5, 0.5], OMNIGLOT_MAE[0.5, 0.1]], [OMNIGLOT_VLAE]),
+    "cifar10": ([CIFAR10_MAE[0.5]], [CIFAR10_VLAE]),
+}
 
 
 def choose(preset: str) -> tuple[Experiment, ...]:
-    """The experiments that are run at a preset: a telling part below ``laptop``, else all."""
-    return TELLING if preset in ("smoke", "quick") else EVERYTHING
+    """The experiments that are run at a preset: a representative subset below ``laptop``."""
+    return REPRESENTATIVE if preset in ("smoke", "quick") else EVERYTHING
+
+
+def experiment_of(config: Config) -> Experiment | None:
+    """The experiment that a configuration is of; None if it is not of the list."""
+    return next((e for e in EVERYTHING if e.made(config)), None)
+
+
+def images_of(dataset: str) -> str:
+    """The paper's data set that ``dataset`` is, or stands in for."""
+    return next(images for images, names in IMAGES.items() if dataset in names)

@@ -1,0 +1,61 @@
+"""A data set by its name, and its images as a model sees them."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from maelib.data import AUTO, DATASETS, cifar10, digits, mnist, omniglot, photos
+from maelib.data.split import Dataset, Split
+from maelib.internal.paths import data_roots
+
+__all__ = ["Dataset", "Split", "as_input", "binarise", "load", "unit_range"]
+
+
+def load(name: str = AUTO, roots: list[Path] | None = None, download: bool = True) -> Dataset:
+    """The data set called ``name``, looked for in ``roots`` (default: ``paths.data_roots``).
+
+    ``auto`` is MNIST if it is found or can be downloaded, else digits; ``source`` says which.
+    ValueError for an unknown name, FileNotFoundError if it is neither found nor to be downloaded,
+    OSError naming the file if one is truncated or altered.
+    """
+    if name not in (AUTO, *DATASETS):
+        accepted = ", ".join((AUTO, *DATASETS))
+        raise ValueError(f"dataset is {name!r}; it must be one of {accepted}.")
+    roots = data_roots() if roots is None else roots
+    if name == AUTO:
+        try:
+            return mnist.load(roots, download)
+        except FileNotFoundError:
+            return digits.load("bundled with scikit-learn (MNIST not found and not downloadable)")
+    if name in ("digits", "photos"):
+        return {"digits": digits, "photos": photos}[name].load()
+    loaders = {
+        "mnist": mnist.load,
+        "omniglot": omniglot.load_burda,
+        "omniglot_lake": omniglot.load_lake,
+        "cifar10": cifar10.load,
+    }
+    return loaders[name](roots, download)
+
+
+def binarise(
+    images: UInt8[Tensor, "*shape"], generator: torch.Generator | None = None
+) -> Float[Tensor, "*shape"]:
+    """A fresh Bernoulli(pixel / 255) draw of every pixel, as 0. or 1., on the images' device."""
+    return torch.bernoulli(images.float() / 255, generator=generator)
+
+
+def as_input(
+    images: UInt8[Tensor, "n channels h w"], generator: torch.Generator | None = None
+) -> Float[Tensor, "n channels h w"]:
+    """What a model sees of stored images: grey ones binarised afresh, colours as -1 ... 1."""
+    if images.shape[1] == 1:
+        return binarise(images, generator)
+    return images.float() / 127.5 - 1
+
+
+def unit_range(x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels h w"]:
+    """Images as models see or draw them, brought to 0 ... 1 for the eye."""
+    return x if x.shape[1] == 1 else (x + 1) / 2

@@ -1,0 +1,55 @@
+"""Fetching a file from one of several mirrors: checked, and never half there."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pooch
+import requests
+
+# Pooch announces each download and, where no digest is published, the one it found.
+pooch.get_logger().setLevel(logging.WARNING)
+
+
+class DownloadError(OSError):
+    """No mirror gave the file; the message names the file and the remedy."""
+
+
+def fetch(urls: list[str], target: Path, digest: str | None, timeout: float = 5.0) -> None:
+    """Download ``target`` from the first of ``urls`` that gives the bytes with this SHA-256.
+
+    A ``digest`` of None (none is published) accepts what comes; the reader must check it.
+    Nothing is asked for if MAELIB_OFFLINE is set. DownloadError if every mirror fails;
+    ``timeout`` is the longest silence, in seconds.
+    """
+    problems = []
+    if os.environ.get("MAELIB_OFFLINE"):
+        problems, urls = ["MAELIB_OFFLINE is set"], []
+    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
+    for url in urls:
+        try:
+            pooch.retrieve(url, digest, target.name, target.parent, downloader=downloader)
+            return
+        except (requests.RequestException, ValueError, OSError) as problem:
+            problems.append(f"{url}: {problem}")
+    raise DownloadError(
+        f"could not download {target.name} ({problems[-1]}); connect to the internet, or put the "
+        "file in a data folder yourself and point MAELIB_DATA at that folder."
+    )
+
+
+def folder_for(name: str, what: str, roots: list[Path], download: bool) -> Path:
+    """The data folder to download into; FileNotFoundError where nothing may be downloaded."""
+    root = next((r for r in roots if _writable(r)), None)
+    if not download or root is None or os.environ.get("MAELIB_OFFLINE"):
+        raise FileNotFoundError(
+            f"{name} was not found in any data folder; put {what} in data/, or set MAELIB_DATA "
+            "to the folder that holds it."
+        )
+    return root
+
+
+def _writable(root: Path) -> bool:
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    return os.access(existing, os.W_OK)

@@ -1,0 +1,59 @@
+"""A data set as uint8 tensors with a fixed train / validation / test split."""
+
+import hashlib
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from maelib.internal import rng
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images with their labels."""
+
+    images: UInt8[Tensor, "n channels height width"]
+    labels: Int64[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def first(self, count: int | None) -> "Split":
+        """The first ``count`` images; all of them for None."""
+        return Split(self.images[:count], self.labels[:count])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set's three splits, where it came from, and the SHA-256 of its contents."""
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    source: str
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 over all images and labels, in order."""
+        content = hashlib.sha256()
+        for split in (self.train, self.val, self.test):
+            content.update(split.images.numpy().tobytes())
+            content.update(split.labels.numpy().tobytes())
+        return content.hexdigest()
+
+    def describe(self) -> str:
+        """One line: name, split sizes, source."""
+        sizes = f"{len(self.train):,} / {len(self.val):,} / {len(self.test):,}"
+        return f"{self.name}: {sizes} train / validation / test images; {self.source}"
+
+
+def split_off(
+    images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], count: int, key: str
+) -> tuple[Split, Split]:
+    """All images but ``count``, and those ``count``: a draw seeded by ``key``, in their order."""
+    order = torch.randperm(len(images), generator=rng.generator(0, key))
+    rest, drawn = order[count:].sort().values, order[:count].sort().values
+    return Split(images[rest], labels[rest]), Split(images[drawn], labels[drawn])

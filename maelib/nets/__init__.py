@@ -1,0 +1,57 @@
+"""The networks, and the settings from which ``model.build`` puts them together."""
+
+from dataclasses import dataclass
+
+from maelib.internal.options import Settings, option
+
+ENCODERS = ("resnet", "densenet")
+POSTERIORS = ("gaussian",)
+PRIORS = ("flow", "map-flow", "normal")
+BINARY_DECODERS = ("pixelcnn", "resnet")
+COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
+MAP_SIZE = 8  # of a colour image's latent maps
+POSITIONS = MAP_SIZE**2
+
+
+@dataclass(frozen=True)
+class Network(Settings):
+    """The components of a model by name, and their sizes; by default those of the paper's MNIST.
+
+    ``densenet``, ``map-flow`` and the colour decoders take the code as maps of 8x8.
+    """
+
+    encoder: str = option("resnet", "network of q(z|x)", choices=ENCODERS)
+    posterior: str = option("gaussian", "form of q(z|x)", choices=POSTERIORS)
+    prior: str = option("flow", "p(z)", choices=PRIORS)
+    decoder: str = option("pixelcnn", "p(x|z)", choices=BINARY_DECODERS + COLOUR_DECODERS)
+    latent: int = option(32, "dimensions of the code; a multiple of 64 for colour images", least=1)
+    channels: int = option(64, "channels of the PixelCNN", least=1)
+    encoder_channels: tuple[int, int, int] = option(
+        (32, 64, 64), "channels of the ResNet's blocks", least=1
+    )
+    encoder_hidden: int = option(512, "features that the ResNet ends in", least=1)
+    flow_pairs: int = option(4, "pairs of flow steps in the prior", least=0)
+    flow_hidden: int = option(320, "hidden units of a flow step", least=1)
+    growth: tuple[int, int, int] = option(
+        (15, 16, 16), "channels that a DenseNet layer adds, by block", least=1
+    )
+    dense_steps: tuple[int, int, int] = option((3, 3, 6), "layers of a DenseNet block", least=1)
+    blocks: int = option(4, "blocks of the PixelCNN++ on each level", least=0)
+    mixtures: int = option(5, "logistics in the mixture of a colour pixel", least=1)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.is_colour and self.latent % POSITIONS:
+            raise ValueError(
+                f"latent is {self.latent}; colour images need a multiple of {POSITIONS}."
+            )
+
+    @property
+    def is_colour(self) -> bool:
+        """Whether the decoder is one of colour images."""
+        return self.decoder in COLOUR_DECODERS
+
+    @property
+    def maps(self) -> int:
+        """The number of 8x8 maps that the code of a colour image consists of."""
+        return self.latent // POSITIONS

@@ -1,0 +1,51 @@
+"""The DenseNet encoder of 32x32 colour images."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maelib.nets.layers import Conv2d, elu
+
+LOGVAR_RANGE = (-7.0, 7.0)  # of the posterior that these features make
+
+
+class DenseBlock(nn.Module):
+    """``steps`` times: 1x1 to 4 ``growth`` channels, 3x3 to ``growth``, concatenated with the input."""
+
+    def __init__(self, inputs: int, growth: int, steps: int):
+        super().__init__()
+        widths = [inputs + i * growth for i in range(steps)]
+        self.bottleneck = nn.ModuleList(Conv2d(width, 4 * growth, 1) for width in widths)
+        self.conv = nn.ModuleList(Conv2d(4 * growth, growth, 3, padding=1) for _ in widths)
+        self.outputs = inputs + steps * growth
+
+    def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
+        for bottleneck, conv in zip(self.bottleneck, self.conv, strict=True):
+            h = torch.cat([h, elu(conv(elu(bottleneck(h))))], 1)
+        return h
+
+
+class DenseNetEncoder(nn.Module):
+    """``outputs`` feature maps of 8x8 of a 32x32 colour image.
+
+    Three dense blocks at 32x32, 16x16 and 8x8 with a strided convolution after the first two, then
+    1x1 to half the channels.
+    """
+
+    def __init__(self, growth: tuple[int, int, int], steps: tuple[int, int, int]):
+        super().__init__()
+        self.blocks, self.transition = nn.ModuleList(), nn.ModuleList()
+        width = 3
+        for level, (g, s) in enumerate(zip(growth, steps, strict=True)):
+            self.blocks.append(DenseBlock(width, g, s))
+            width = self.blocks[-1].outputs
+            if level < 2:
+                self.transition.append(Conv2d(width, width, 3, stride=2, padding=1))
+        self.features = Conv2d(width, width // 2, 1)
+        self.outputs = width // 2
+
+    def forward(self, x: Float[Tensor, "batch 3 32 32"]) -> Float[Tensor, "batch outputs 8 8"]:
+        h = self.blocks[0](x)  # [batch, 48, 32, 32] at the published size
+        h = self.blocks[1](elu(self.transition[0](h)))  # [batch, 96, 16, 16]
+        h = self.blocks[2](elu(self.transition[1](h)))  # [batch, 192, 8, 8]
+        return elu(self.features(h))

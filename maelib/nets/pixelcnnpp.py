@@ -1,0 +1,237 @@
+"""The generative networks p(x|z) of 32x32 colour images: PixelCNN++ with two receptive fields.
+
+Both are two stacks of shifted convolutions (Salimans et al., 2017): the vertical one sees the
+rows above a pixel, the horizontal one also what is left of it, and takes up the vertical one's
+features. z, 8x8 maps, is brought to every resolution and enters each block. They return the
+parameters of a mixture of logistics for each pixel (``likelihoods``).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maelib.nets.layers import (
+    Conv2d,
+    ConvTranspose2d,
+    ShiftedConv2d,
+    ShiftedConvTranspose2d,
+    WeightNorm,
+    concat_elu,
+    elu,
+    shift_down,
+    shift_right,
+)
+from maelib.nets.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
+
+MakeConv = Callable[[int, int], WeightNorm]
+SIZE, CODE_SIZE = 32, 8
+
+
+def vertical(columns: int, rows: int = 1, **more: object) -> MakeConv:
+    """Makes convolutions over ``rows`` rows up to the pixel's own and ``columns`` around it."""
+    return partial(ShiftedConv2d, kernel=(rows, columns), **more)
+
+
+def horizontal(columns: int, rows: int = 1, **more: object) -> MakeConv:
+    """Makes convolutions over ``rows`` rows up to the pixel's own and ``columns`` up to it."""
+    return partial(ShiftedConv2d, kernel=(rows, columns), corner=True, **more)
+
+
+class GatedBlock(nn.Module):
+    """Residual block x + a sigmoid(b), a and b from two convolutions, both made by ``conv``.
+
+    Features of another stack, with ``skip`` channels, enter after the first convolution, the
+    code's before the gate. ``second`` makes the second convolution if it is to differ.
+    """
+
+    def __init__(
+        self, channels: int, conv: MakeConv, second: MakeConv | None = None, *, skip: int = 0
+    ):
+        super().__init__()
+        self.first = conv(2 * channels, channels)
+        self.skip = Conv2d(2 * skip, channels, 1) if skip else None
+        self.second = (second or conv)(2 * channels, 2 * channels, init_scale=0.1)
+        self.code = Conv2d(channels, 2 * channels, 1)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch c h w"],
+        code: Float[Tensor, "batch c h w"],
+        skip: Float[Tensor, "batch c2 h w"] | None = None,
+    ) -> Float[Tensor, "batch c h w"]:
+        h = self.first(concat_elu(x))
+        if self.skip is not None:
+            h = h + self.skip(concat_elu(skip))
+        a, b = (self.second(concat_elu(h)) + self.code(code)).chunk(2, 1)
+        return x + a * b.sigmoid()
+
+
+class CodePyramid(nn.Module):
+    """The code's maps as ``channels`` features of 8x8, 16x16 and 32x32."""
+
+    def __init__(self, maps: int, channels: int):
+        super().__init__()
+        self.maps = maps
+        self.first = Conv2d(maps, channels, 3, padding=1)
+        self.up16 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+        self.up32 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"]
+    ) -> tuple[
+        Float[Tensor, "batch c 8 8"], Float[Tensor, "batch c 16 16"], Float[Tensor, "batch c 32 32"]
+    ]:
+        h8 = elu(self.first(z.unflatten(1, (self.maps, CODE_SIZE, CODE_SIZE))))
+        h16 = elu(self.up16(h8))
+        return h8, h16, elu(self.up32(h16))
+
+
+class Stem(nn.Module):
+    """The two stacks' first layers, which alone leave out the pixel itself.
+
+    The vertical stack begins with the two rows above, the horizontal one with the row above and
+    the pixel to the left. A constant channel tells the image from the zeros around it.
+    """
+
+    def __init__(self, channels: int, left_rows: int):
+        super().__init__()
+        self.above = vertical(3, rows=2)(4, channels)
+        self.row_above = vertical(3)(4, channels)
+        self.left = horizontal(1, rows=left_rows)(4, channels)
+
+    def forward(
+        self, x: Float[Tensor, "batch 3 h w"]
+    ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch c h w"]]:
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        down = shift_down(self.above(x))
+        right = shift_down(self.row_above(x)) + shift_right(self.left(x))
+        return down, right
+
+
+class _ColourDecoder(nn.Module):
+    """What both have: the code's pyramid, the first layers and the mixture's parameters."""
+
+    autoregressive = True
+    log_prob, expected = staticmethod(mixture_log_prob), staticmethod(mixture_mean)
+    shape = (3, SIZE, SIZE)
+
+    def __init__(self, maps: int, channels: int, mixtures: int, left_rows: int):
+        super().__init__()
+        self.pyramid = CodePyramid(maps, channels)
+        self.stem = Stem(channels, left_rows)
+        self.last = Conv2d(channels, LogisticMixture.outputs(mixtures), 1)
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 3 h w"]
+    ) -> Float[Tensor, "batch outputs h w"]:
+        return self.given_code(x, self.pyramid(z))
+
+
+class SmallPixelCNN(_ColourDecoder):
+    """A PixelCNN++ that sees 7 columns by 3 rows: a pixel's own row to its left, and two above.
+
+    What lies further away only z can tell (Chen et al., 2017). One block with wide convolutions
+    in each stack; then ``blocks`` blocks of 1x1.
+    """
+
+    above, side = 2, 3  # rows and columns that a pixel sees beside its own
+
+    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
+        super().__init__(maps, channels, mixtures, left_rows=1)
+        self.down = GatedBlock(channels, vertical(3))
+        # The vertical stack's features, 7 wide, must not be looked at from further right.
+        self.right = GatedBlock(channels, horizontal(3), horizontal(1), skip=channels)
+        self.deepen = nn.ModuleList(GatedBlock(channels, horizontal(1)) for _ in range(blocks))
+
+    def given_code(
+        self, x: Float[Tensor, "batch 3 h w"], code: tuple[Tensor, Tensor, Tensor]
+    ) -> Float[Tensor, "batch outputs h w"]:
+        """The mixtures' parameters from the image and the code's features."""
+        return self.given_features(x, code[2])
+
+    def given_features(
+        self, x: Float[Tensor, "batch 3 h w"], features: Float[Tensor, "batch c h w"]
+    ) -> Float[Tensor, "batch outputs h w"]:
+        """``given_code`` for the image, or a piece of it, and what of the code lies under it."""
+        down, right = self.stem(x)
+        right = self.right(right, features, self.down(down, features))
+        for block in self.deepen:
+            right = block(right, features)
+        return self.last(elu(right))
+
+
+class FullPixelCNN(_ColourDecoder):
+    """The three-level PixelCNN++: ``blocks`` blocks a level on the way down, and on the way up.
+
+    It sees the rows above and what is to the left, but of its own row and the nearest ones above
+    only so many columns to either side as the finest level reaches, 18 at four blocks: a coarser
+    level shows only rows that are complete. The way up takes the features of the way down, in
+    reverse.
+    """
+
+    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
+        super().__init__(maps, channels, mixtures, left_rows=2)
+        self.down_blocks = nn.ModuleList(_levels(channels, blocks, skip=False))
+        self.up_blocks = nn.ModuleList(_levels(channels, blocks, skip=True))
+        self.shrink = nn.ModuleList(_Resize(channels, up=False) for _ in range(2))
+        self.enlarge = nn.ModuleList(_Resize(channels, up=True) for _ in range(2))
+
+    def given_code(
+        self, x: Float[Tensor, "batch 3 32 32"], code: tuple[Tensor, Tensor, Tensor]
+    ) -> Float[Tensor, "batch outputs 32 32"]:
+        """The mixtures' parameters from the whole image and the code's features."""
+        stacks = self.stem(x)
+        passed = [stacks]
+        for level, pairs in enumerate(self.down_blocks):
+            if level:
+                stacks = self.shrink[level - 1](*stacks)
+                passed.append(stacks)
+            for pair in pairs:
+                stacks = pair(*stacks, code[2 - level])
+                passed.append(stacks)
+        stacks = passed.pop()
+        for level, pairs in enumerate(self.up_blocks):
+            for pair in pairs:
+                stacks = pair(*stacks, code[level], passed.pop())
+            if level < 2:
+                stacks = self.enlarge[level](*stacks)
+        return self.last(elu(stacks[1]))
+
+
+class _Pair(nn.Module):
+    """A block of each stack; with ``skip`` both also take features of the way down."""
+
+    def __init__(self, channels: int, skip: bool):
+        super().__init__()
+        self.down = GatedBlock(channels, vertical(3, rows=2), skip=channels * skip)
+        self.right = GatedBlock(channels, horizontal(2, rows=2), skip=channels * (1 + skip))
+
+    def forward(
+        self, down: Tensor, right: Tensor, code: Tensor, skip: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        down = self.down(down, code, skip and skip[0])
+        features = down if skip is None else torch.cat([down, skip[1]], 1)
+        return down, self.right(right, code, features)
+
+
+class _Resize(nn.Module):
+    """Halves or doubles the resolution of both stacks."""
+
+    def __init__(self, channels: int, up: bool):
+        super().__init__()
+        kind = ShiftedConvTranspose2d if up else partial(ShiftedConv2d, stride=2)
+        self.down = kind(channels, channels, (2, 3))
+        self.right = kind(channels, channels, (2, 2), corner=True)
+
+    def forward(self, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        return self.down(down), self.right(right)
+
+
+def _levels(channels: int, blocks: int, skip: bool) -> list[nn.ModuleList]:
+    # On the way up the two larger levels meet one feature more: that of the halving before them.
+    counts = [blocks, blocks + 1, blocks + 1] if skip else [blocks] * 3
+    return [nn.ModuleList(_Pair(channels, skip) for _ in range(count)) for count in counts]

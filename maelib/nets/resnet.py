@@ -1,0 +1,75 @@
+"""The ResNet encoder of 28x28 images, and its mirror image: a factorised decoder p(x|z)."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from maelib.nets.layers import Conv2d, ConvTranspose2d, Linear, elu
+from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
+
+
+class DownBlock(nn.Module):
+    """Residual block that halves the image: two 3x3 convolutions beside a strided 1x1."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.first = Conv2d(inputs, outputs, 3, stride=2, padding=1)
+        self.second = Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = Conv2d(inputs, outputs, 1, stride=2)
+
+    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        return elu(self.second(elu(self.first(x))) + self.shortcut(x))
+
+
+class ResNetEncoder(nn.Module):
+    """``hidden`` features of a 28x28 image.
+
+    Three residual blocks of ``channels`` (28 -> 14 -> 7 -> 4) and a 4x4 convolution.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], hidden: int):
+        super().__init__()
+        sizes = (1, *channels)
+        self.blocks = nn.Sequential(
+            *(DownBlock(a, b) for a, b in zip(sizes, channels, strict=False))
+        )
+        self.features = Conv2d(channels[-1], hidden, 4)
+        self.outputs = hidden
+
+    def forward(self, x: Float[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch hidden"]:
+        return elu(self.features(self.blocks(x))).flatten(1)
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the image, a transposed ``DownBlock``; 4 -> 7 drops a row."""
+
+    def __init__(self, inputs: int, outputs: int, even: bool):
+        super().__init__()
+        pad = int(even)
+        self.first = ConvTranspose2d(inputs, inputs, 3, padding=1)
+        self.second = ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=pad)
+        self.shortcut = ConvTranspose2d(inputs, outputs, 1, stride=2, output_padding=pad)
+
+    def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+        return self.second(elu(self.first(h))) + self.shortcut(h)
+
+
+class ResNetDecoder(nn.Module):
+    """p(x|z) = prod_i p(x_i | z): the encoder mirrored, for the ResNet VAE baseline."""
+
+    autoregressive = False
+    log_prob, expected = staticmethod(bernoulli_log_prob), staticmethod(bernoulli_mean)
+    shape = (1, 28, 28)
+
+    def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int):
+        super().__init__()
+        a, b, c = channels
+        self.features = Linear(latent, hidden)
+        self.project = ConvTranspose2d(hidden, c, 4)  # 1x1 -> 4x4
+        self.up7, self.up14 = UpBlock(c, b, even=False), UpBlock(b, a, even=True)
+        self.up28 = UpBlock(a, 1, even=True)
+
+    def forward(
+        self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 1 h w"] | None = None
+    ) -> Float[Tensor, "batch 1 h2 w2"]:
+        h = elu(self.project(elu(self.features(z))[:, :, None, None]))
+        return self.up28(elu(self.up14(elu(self.up7(h)))))

@@ -1,0 +1,28 @@
+"""The evidence lower bound of Eq. (3), with free bits (VLAE) or with a weight on its KL."""
+
+from dataclasses import dataclass
+
+from maelib.internal.options import option
+from maelib.objectives.base import Objective, Outputs, Terms, named, with_free_bits
+
+
+@dataclass(frozen=True)
+class ELBO(Objective):
+    """L = RE + kl_weight max(KL, free_bits).
+
+    With both at their defaults it is L_elbo; free bits make it the VLAE's (Chen et al., 2017), a
+    weight other than 1 the beta-VAE's (Higgins et al., 2017).
+    """
+
+    abbreviations = Objective.abbreviations | {"kl_weight": "kl"}
+
+    name: str = named("vlae")
+    kl_weight: float = option(1.0, "weight of the KL", least=0)
+
+    def __call__(self, outputs: Outputs) -> Terms:
+        from maelib.divergences import mpd, std  # which import torch
+
+        re, kl = outputs.re.mean(), outputs.kl.mean()
+        loss = re + self.kl_weight * with_free_bits(kl, self.free_bits)
+        mu, logvar = outputs.mu.detach(), outputs.logvar.detach()  # measured, not minimised
+        return Terms(loss, re, kl, mpd(mu, logvar), std(mu, logvar), {})

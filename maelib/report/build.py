@@ -1,0 +1,202 @@
+"""Every table and figure of a preset, written from the results and models there are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+
+from maelib.config import PRESETS
+from maelib.data import COLOUR, STAND_INS
+from maelib.data import dataset as datasets
+from maelib.data.dataset import Dataset
+from maelib.experiments import PICTURED, Experiment, images_of
+from maelib.report import claims, figures, tables
+from maelib.report.claims import Verdict
+from maelib.runs import record as records_on_disk
+from maelib.runs.pretrained import model_of
+from maelib.runs.record import Record
+from maelib.runs.weights import load_model
+
+Judge = Callable[[list[Record]], list[Verdict]]
+NO_COMPARISON = "{0} is not the {1} of the paper: do not compare its numbers."
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what it was made from: the runs it shows and their data."""
+
+    figure: Figure
+    made_from: tuple
+
+
+def write_all(
+    preset: str, dataset: str, root: Path, runs: Path, drawn: dict[str, Picture] | None = None
+) -> Path:
+    """Tables 1 to 4 and Figures 1 to 4 of a preset; ``dataset`` is mnist or its stand-in.
+
+    Records in ``runs`` are first published to ``root``/results. ``drawn`` are the figures of
+    trained models, if they have been drawn already. Returns the folder written to.
+    """
+    for record in records_on_disk.collect(runs / preset):
+        records_on_disk.publish(record, root / "results")
+    everything = records_on_disk.collect(root / "results")
+    folder = folder_for(preset, dataset, root, everything)
+    records = [r for r in everything if r.config.preset == preset]
+    digits = [r for r in records if r.config.data.name == dataset]
+    write_tables(digits, records, folder)
+    write_colour_tables(records, "photos" if _is_stand_in(dataset) else "cifar10", folder)
+    figures.save(figures.figure1(), folder / "figure1")
+    measured = [[r.name, r.measurements["mpd"], r.measurements["std"]] for r in digits]
+    figures.save(figures.forms_figure(digits), folder / "three_forms", sorted(measured))
+    for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
+        figures.save(picture.figure, folder / name, *picture.made_from)
+    return folder
+
+
+def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> Path:
+    """figures/ for the largest preset with results on real data, figures/<preset>/ for others."""
+    real = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
+    largest = next((name for name in reversed(PRESETS) if name in real), None)
+    if _is_stand_in(dataset):
+        return root / "figures" / preset / dataset
+    return root / "figures" / ("" if preset == largest else preset)
+
+
+def write_tables(digits: list[Record], records: list[Record], folder: Path) -> None:
+    """Tables 1, 2, 4, the measures of collapse and the verdicts."""
+    words = tables.caption(digits)
+    tables.write(tables.table1(digits, "a"), f"{words} NLL and KL in nats.", folder / "table1a")
+    labels = [_all_labels(n) for n in sorted({r.config.data.train_images or 0 for r in digits})]
+    accuracy = " ".join([words, "Accuracy in per cent.", *labels])
+    tables.write(tables.table2(digits), accuracy, folder / "table2")
+    tables.write(tables.table4(digits), f"{words} All values in nats.", folder / "table4")
+    _write_collapse(digits, folder / "collapse")
+    omniglot = {
+        name: [r for r in records if r.config.data.name == name]
+        for name in ("omniglot", "omniglot_lake")
+    }
+    ours = omniglot["omniglot"]
+    tables.write(tables.table1(ours, "b"), tables.caption(ours), folder / "table1b")
+    if lake := omniglot["omniglot_lake"]:
+        note = NO_COMPARISON.format("omniglot_lake", "OMNIGLOT")
+        table = tables.measured(lake, tables.MEASURES)
+        tables.write(table, tables.caption(lake, note), folder / "omniglot_lake")
+    judged = by_seed(digits, claims.verdicts, claims.representation_verdicts)
+    tables.write(
+        tables.verdict_table(judged), f"{words} {_verdict_note(digits)}", folder / "claims"
+    )
+
+
+def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
+    """Table 3 and its claim, from CIFAR-10's runs or those of its stand-in."""
+    colours = [r for r in records if r.config.data.name == name]
+    words = tables.caption(colours)
+    if _is_stand_in(name):
+        words = f"{words} {NO_COMPARISON.format(name, 'CIFAR-10')}"
+    tables.write(tables.table3(colours), f"{words} Bits/dim.", folder / "table3")
+    _write_collapse(colours, folder / "collapse_colour")
+    table = tables.verdict_table(by_seed(colours, claims.colour_verdicts))
+    text = f"{words} NLL in nats per image. {_verdict_note(colours)}"
+    tables.write(table, text, folder / "claims_colour")
+
+
+def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
+    """The verdicts of ``judges`` on the runs of each seed."""
+    seeds = sorted({r.config.seed for r in records}) or [0]
+    return [
+        verdict
+        for seed in seeds
+        for judge in judges
+        for verdict in judge([r for r in records if r.config.seed == seed])
+    ]
+
+
+def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Picture]:
+    """Figures 2, 3 and 4 of each data set by file name, where weights and images are at hand.
+
+    Those of the stand-ins are drawn only where ``dataset`` is one.
+    """
+    pictures = {}
+    for name in sorted({r.config.data.name for r in records}):
+        if _is_stand_in(name) <= _is_stand_in(dataset) and (images := _at_hand(name)) is not None:
+            ours = [r for r in records if r.config.data.name == name]
+            pictures |= _draw(ours, images, runs)
+    return pictures
+
+
+def _draw(records: list[Record], dataset: Dataset, runs: Path) -> dict[str, Picture]:
+    name, chosen = dataset.name, PICTURED[images_of(dataset.name)]
+    mae, vlae = (_first_trained(experiments, records, runs) for experiments in chosen)
+    if mae is None:
+        return {}
+    preset, model = mae.config.preset, _load(mae, runs)
+    made_from = [dataset.digest, *_identity(mae)]
+    pictures = {}
+    if name not in COLOUR:
+        figure = figures.figure3(model, dataset, preset)
+        pictures[f"figure3_{name}"] = Picture(figure, tuple(made_from))
+    if vlae is not None:
+        pair = (model, _load(vlae, runs), dataset, preset)
+        number, figure = (4, figures.figure4) if name in COLOUR else (2, figures.figure2)
+        both = (*made_from, *_identity(vlae))
+        pictures[f"figure{number}_{name}"] = Picture(figure(*pair), both)
+        pictures[f"figure{number}_{name}_sampled"] = Picture(figure(*pair, greedy=False), both)
+    return pictures
+
+
+def _first_trained(chosen: list[Experiment], records: list[Record], runs: Path) -> Record | None:
+    """The record, with weights at hand, of the first of the chosen experiments that has one."""
+    there = sorted(
+        (r for r in records if model_of(r) is not None or _weights(r, runs).exists()),
+        key=lambda r: r.config.seed,
+    )
+    return next((r for e in chosen for r in there if e.made(r.config)), None)
+
+
+def _identity(record: Record) -> tuple[str, float]:
+    """What tells a trained model from the same run trained elsewhere."""
+    return record.name, record.measurements["nll"]
+
+
+def _weights(record: Record, runs: Path) -> Path:
+    return runs / record.config.preset / record.name / "model.safetensors"
+
+
+def _load(record: Record, runs: Path) -> torch.nn.Module:
+    """The pretrained model before the run's own, so that everyone draws the same pictures."""
+    pretrained = model_of(record)
+    return load_model(_weights(record, runs).parent) if pretrained is None else pretrained.load()
+
+
+def _at_hand(name: str) -> Dataset | None:
+    try:
+        return datasets.load(name, download=False)
+    except FileNotFoundError:
+        return None
+
+
+def _is_stand_in(name: str) -> bool:
+    return name in STAND_INS.values()
+
+
+def _write_collapse(records: list[Record], stem: Path) -> None:
+    text = "Measures of collapse: the first {} test images."
+    note = tables.settings_note(records, "collapse_images", text)
+    table = tables.measured(records, tables.COLLAPSE)
+    tables.write(table, tables.caption(records, note).rstrip(), stem)
+
+
+def _all_labels(train_images: int) -> str:
+    used = f"the first {train_images:,}" if train_images else "all"
+    return f'"all": the labels of {used} training images.'
+
+
+def _verdict_note(records: list[Record]) -> str:
+    images = tables.settings_note(records, "nll_images", " (the first {})")
+    return (
+        f"Pairs: test images{images} for RE, KL and NLL, batches of test images for MPD and STD, "
+        "runs of k-means or draws of labels for accuracies. Each interval is of two trained models "
+        "and says nothing about other seeds."
+    )

@@ -1,0 +1,216 @@
+"""Pictures of images, learning curves and the latent space."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+import torch
+from jaxtyping import Float, Int64, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from maelib.data.dataset import Dataset, as_input, unit_range
+from maelib.divergences import closed_form_mpd
+from maelib.experiments import ALPHAS, FORMS, Experiment
+from maelib.internal import rng
+from maelib.measure.sampling import reconstruct, sample
+from maelib.model import VAE
+from maelib.report import paper
+from maelib.report.claims import by_experiment
+from maelib.runs.record import Record
+
+
+def show_images(
+    images: Float[Tensor, "n c h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
+) -> None:
+    """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white."""
+    is_grey = images.shape[1] == 1
+    grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25 if is_grey else 1.0)
+    picture = grid[0] if is_grey else grid.permute(1, 2, 0)
+    ax.imshow(picture.numpy(), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    ax.set(title=title, xticks=[], yticks=[])
+
+
+def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
+    """First image of each set, then the second of each, and so on."""
+    return torch.stack([images.cpu() for images in sets], 1).flatten(0, 1)
+
+
+def learning_curves(record: Record) -> Figure:
+    """Training RE, KL, MPD and STD, and the validation ELBO, over epochs, in nats."""
+    panels = {
+        "reconstruction error RE": ("re", "val_re"),
+        "KL(q(z|x) || p(z))": ("kl", "val_kl"),
+        "L_elbo": ("val_elbo",),
+        "MPD and STD over a batch's pairs": ("mpd", "std"),
+    }
+    names = {"re": "training", "kl": "training", "mpd": "MPD", "std": "STD"}
+    epochs = [row["epoch"] for row in record.history]
+    figure, axes = plt.subplots(1, 4, figsize=(15, 3.2), layout="constrained")
+    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
+        for curve, style in zip(curves, ("-o", "--s"), strict=False):
+            values = [row[curve] for row in record.history]
+            ax.plot(epochs, values, style, ms=3, label=names.get(curve, "validation (averaged)"))
+        ax.set(title=title, xlabel="epoch", ylabel="nats")
+        ax.legend(fontsize=8)
+    return figure
+
+
+def posterior_map(mu: Float[Tensor, "n latent"], labels: Int64[Tensor, " n"], title: str) -> Figure:
+    """Posterior means on their first two principal components, coloured by label."""
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, random_state=0)
+    points = pca.fit_transform(mu.cpu().numpy())
+    share = pca.explained_variance_ratio_
+    figure, ax = plt.subplots(figsize=(7, 5.5), layout="constrained")
+    hue = labels.cpu().numpy()
+    sns.scatterplot(
+        x=points[:, 0], y=points[:, 1], hue=hue, palette="tab10", s=12, linewidth=0, ax=ax
+    )
+    ax.set(title=title)
+    ax.set_xlabel(f"first principal component ({share[0]:.0%} of the variance)")
+    ax.set_ylabel(f"second principal component ({share[1]:.0%})")
+    ax.legend(title="label", bbox_to_anchor=(1.01, 1), loc="upper left")
+    return figure
+
+
+def save(figure: Figure, stem: Path, *made_from: object) -> None:
+    """``stem``.png and ``stem``.pdf, unless they are there and made from the same.
+
+    A processor or a version of matplotlib changes the bytes of a picture that shows the same. So
+    the picture says what it was made from (``made_from`` and this module's code), and a picture of
+    the same stays as it is.
+    """
+    source = digest(Path(__file__).read_text(encoding="utf-8"), *made_from)
+    png = stem.with_suffix(".png")
+    if not (png.exists() and Image.open(png).info.get("Source") == source):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
+        figure.savefig(png, dpi=150, metadata={"Software": None, "Source": source})
+    plt.close(figure)
+
+
+def digest(*content: object) -> str:
+    """A short hash of anything that JSON can hold."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def figure1() -> Figure:
+    """Figure 1: two sets of points with equal mean pairwise distance and unequal spread of it."""
+    even, uneven = _point_sets()
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
+    for ax, points, title in zip(axes, (even, uneven), ("even", "in two clumps"), strict=True):
+        distance = torch.pdist(points)
+        ax.scatter(*points.T.tolist(), s=30)
+        ax.set(title=f"{title}: mean distance {distance.mean():.2f}, STD {distance.std():.2f}",
+               xlabel="z_1", ylabel="z_2", xlim=(-2, 2), ylim=(-2, 2), aspect="equal")  # fmt: skip
+    return figure
+
+
+def _point_sets(count: int = 24) -> tuple[Tensor, Tensor]:
+    angle = torch.arange(count) * (2 * torch.pi / count)
+    even = torch.stack([angle.cos(), angle.sin()], 1)
+    noise = torch.randn(count, 2, generator=rng.generator(0, "figure 1")) * 0.12
+    clumps = noise + torch.tensor([1.0, 0.0]) * (torch.arange(count) % 2 * 2 - 1)[:, None]
+    return even, clumps * (torch.pdist(even).mean() / torch.pdist(clumps).mean())
+
+
+def figure2(
+    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 48
+) -> Figure:
+    """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
+    figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
+    _show_threes(mae, vlae, dataset, greedy, count, 18, ax)
+    ax.set(title=f"original | MAE | VLAE ({_source(dataset, preset, greedy)})")
+    return figure
+
+
+def figure3(mae: VAE, dataset: Dataset, preset: str, count: int = 100) -> Figure:
+    """Figure 3: samples from MAE."""
+    figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
+    images = sample(mae, count, rng.generator(0, "figure 3", device=_device(mae)))
+    show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
+    return figure
+
+
+def figure4(
+    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 24
+) -> Figure:
+    """Figure 4: colour images in threes as in Figure 2 (a), and samples from MAE (b)."""
+    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
+    _show_threes(mae, vlae, dataset, greedy, count, 9, axes[0])
+    axes[0].set(title=f"(a) original | MAE | VLAE ({_source(dataset, preset, greedy)})")
+    images = sample(mae, 64, rng.generator(0, "figure 4", device=_device(mae)))
+    title = f"(b) samples from MAE ({dataset.name}, preset {preset})"
+    show_images(unit_range(images), 8, axes[1], title)
+    return figure
+
+
+def _show_threes(
+    mae: VAE, vlae: VAE, dataset: Dataset, greedy: bool, count: int, columns: int, ax: Axes
+) -> None:
+    x = targets(dataset.test.images[:count]).to(_device(mae))
+    noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
+    pairs = zip((mae, vlae), noise, strict=True)
+    ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
+    show_images(unit_range(interleave(x, ours, theirs)), columns, ax)
+
+
+def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+    """What is reconstructed: grey images thresholded at one half, colour ones as they are."""
+    return (images > 127).float() if images.shape[1] == 1 else as_input(images)
+
+
+def _source(dataset: Dataset, preset: str, greedy: bool) -> str:
+    how = "greedy decoding" if greedy else "sampled pixels"
+    return f"{dataset.name}, preset {preset}, {how}"
+
+
+def _device(model: VAE) -> torch.device:
+    return next(model.parameters()).device
+
+
+def forms_figure(records: list[Record]) -> Figure:
+    """MPD against alpha under each form of L_diverse: measured, predicted, and the paper's.
+
+    beta is 0.5 throughout. Predictions take STD / MPD from the measured run itself; at alpha = 1
+    ``mean`` is ``tempered``. A form is drawn if a run at another alpha tells it apart.
+    """
+    figure, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
+    found = by_experiment(records)
+    for form, colour in zip(FORMS, sns.color_palette("colorblind"), strict=False):
+        runs = _runs_of_form(FORMS[form], found)
+        label = form if runs else f"{form}: not run"
+        mpds = [r.measurements["mpd"] for r in runs.values()]
+        ax.plot(list(runs), mpds, "o-", color=colour, label=label)
+        if form != "pairwise" and runs:
+            ax.plot(list(runs), [_predicted(r, form) for r in runs.values()], "x--", color=colour,
+                    label=f"{form}, closed form")  # fmt: skip
+    rows = [row for row in paper.tables()["table4"]["rows"] if row.get("beta") == 0.5]
+    ax.plot([r["alpha"] for r in rows], [r["mpd"] for r in rows], "ks:", label="paper, Table 4")
+    ax.set_xticks(ALPHAS, [f"{alpha:g}" for alpha in ALPHAS])
+    which = {f"{r.config.data.name}, preset {r.config.preset}" for r in records}
+    ours = ", ".join(sorted(which)) or "not run"
+    ax.set(xlabel="alpha", ylabel="MPD in nats")
+    ax.set_title(f"MPD under the three forms of L_diverse, beta = 0.5\nours: {ours}")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def _runs_of_form(
+    members: dict[float, Experiment], found: dict[Experiment, Record]
+) -> dict[float, Record]:
+    runs = {alpha: found[e] for alpha, e in members.items() if e in found}
+    return runs if set(runs) - {1.0} else {}
+
+
+def _predicted(record: Record, form: str) -> float:
+    config, m = record.config, record.measurements
+    alpha, beta = config.objective.alpha, config.objective.beta
+    return closed_form_mpd(alpha, beta, m["std"] / m["mpd"], config.network.latent, form)

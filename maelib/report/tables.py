@@ -1,0 +1,192 @@
+"""The paper's tables with our measurements beside its own; what was not run says so."""
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from maelib.experiments import experiment_of
+from maelib.internal.files import write_text
+from maelib.nets import COLOUR_DECODERS
+from maelib.report import paper
+from maelib.report.claims import Verdict
+from maelib.runs.record import Record, binarised
+
+MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
+COLLAPSE = (
+    "active_units", "mutual_information", "log_n", "saturated", "marginal_kl", "swap_cost",
+)  # fmt: skip
+NOT_RUN = "not run"
+QUOTED = "quoted"
+
+
+def table1(records: list[Record], part: str) -> pd.DataFrame:
+    """Table 1a (``part`` "a", MNIST) or 1b ("b", OMNIGLOT): NLL and KL in nats.
+
+    Rows that the paper quotes from earlier work are printed as quoted, never re-run.
+    """
+    return _table(f"table1{part}", ("nll", "kl"), records)
+
+
+def table2(records: list[Record]) -> pd.DataFrame:
+    """Table 2: clustering and classification of posterior means, accuracy in per cent."""
+    kinds = paper.tables()["table2"]["columns"].items()
+    return _table("table2", [f"{kind}_{size}" for kind, sizes in kinds for size in sizes], records)
+
+
+def table3(records: list[Record]) -> pd.DataFrame:
+    """Table 3: bits/dim on CIFAR-10, a column for each of our decoders."""
+    by_decoder = {
+        decoder: [r for r in records if r.config.network.decoder == decoder]
+        for decoder in COLOUR_DECODERS
+    }
+    columns = {"bpd paper": lambda row: _printed(row, "bpd")} | {
+        f"bpd ours ({decoder})": lambda row, ours=ours: _ours(row, "bpd", ours)
+        for decoder, ours in by_decoder.items()
+    }
+    return _paper_table("table3", columns, records)
+
+
+def table4(records: list[Record]) -> pd.DataFrame:
+    """Table 4: six measures of the MNIST models, in nats."""
+    return _table("table4", MEASURES, records)
+
+
+def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
+    """Our measurements alone, one run a row; an empty cell was not measured."""
+    rows = [
+        {"model": r.config.label(), "seed": r.config.seed}
+        | {name: _mean([r.measurements[name]]) for name in measures if name in r.measurements}
+        for r in sorted(records, key=lambda r: (r.config.label(), r.config.seed))
+    ]
+    return pd.DataFrame(rows, columns=["model", "seed", *measures]).fillna("")
+
+
+def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
+    """The claims, one comparison a row, with the difference and its 95 % interval."""
+    rows = [
+        {
+            "claim": v.claim,
+            "comparison": v.comparison,
+            "difference": "" if math.isnan(v.difference) else f"{v.difference:.2f}",
+            "95 % interval": "" if not math.isfinite(v.low) else f"[{v.low:.2f}, {v.high:.2f}]",
+            "pairs": v.pairs or "",
+            "verdict": v.verdict,
+        }
+        for v in verdicts
+    ]
+    return pd.DataFrame(rows)
+
+
+def compare(record: Record, table: str = "table4") -> pd.DataFrame:
+    """One run beside the paper's row for it, in nats; the paper's is empty where it has none."""
+    experiment = experiment_of(record.config)
+    printed = paper.row(table, experiment and experiment.row) or {}
+    return pd.DataFrame(
+        {
+            "paper": {name: printed.get(name, float("nan")) for name in MEASURES},
+            f"ours ({record.config.data.name}, {record.config.preset})": {
+                name: record.measurements[name] for name in MEASURES
+            },
+        }
+    ).round(2)
+
+
+def caption(records: list[Record], *notes: str) -> str:
+    """Preset, data set, evaluation settings and commits of ``records``, then the notes."""
+    if not records:
+        return " ".join(["No run of this preset and data set has been made.", *notes])
+    first, how = records[0].config, records[0].evaluation
+    commits = ", ".join(sorted({r.provenance["commit"] for r in records}))
+    seeds = ", ".join(str(s) for s in sorted({r.config.seed for r in records}))
+    text = (
+        f"Data: {first.data.name}; preset: {first.preset}; seeds: {seeds}; NLL with k = "
+        f"{how['nll_k']} on {how['nll_images']} test images, other measures on "
+        f"{how['test_images']}{binarised(how)}; commit {commits}."
+    )
+    return " ".join([text, *notes])
+
+
+def settings_note(records: list[Record], setting: str, text: str) -> str:
+    """``text`` with the values of an evaluation setting in place of ``{}``; "" without any."""
+    values = sorted({r.evaluation[setting] for r in records if setting in r.evaluation})
+    return text.format(", ".join(f"{value:,}" for value in values)) if values else ""
+
+
+def row_name(printed: dict) -> str:
+    """What a row of the paper is called, with its alpha and beta or its source."""
+    if "alpha" in printed:
+        return f"{printed['model']} (alpha = {printed['alpha']}, beta = {printed['beta']})"
+    return printed["model"] + (f" ({printed['cite']})" if "cite" in printed else "")
+
+
+def write(table: pd.DataFrame, text: str, stem: Path) -> None:
+    """``stem``.md and ``stem``.tex with the caption ``text``, and ``stem``.csv."""
+    cells = table.astype(str)
+    markdown = cells.map(lambda cell: cell.replace("|", "\\|")).to_markdown(
+        index=False, disable_numparse=True
+    )
+    write_text(stem.with_suffix(".md"), f"{markdown}\n\n{text}\n")
+    styled = cells.style.hide(axis="index").format(escape="latex")
+    styled = styled.format_index(escape="latex", axis=1)
+    columns = "l" + "r" * (len(table.columns) - 1)
+    latex = styled.to_latex(column_format=columns, caption=_escape(text), hrules=True)
+    write_text(stem.with_suffix(".tex"), latex)
+    write_text(stem.with_suffix(".csv"), table.to_csv(index=False))
+
+
+def _table(name: str, measures: Sequence[str], records: list[Record]) -> pd.DataFrame:
+    """A column pair (paper, ours) a measure; ours is the mean over seeds."""
+    columns = {}
+    for measure in measures:
+        columns[f"{measure} paper"] = lambda row, m=measure: _printed(row, m)
+        columns[f"{measure} ours"] = lambda row, m=measure: _ours(row, m, records)
+    return _paper_table(name, columns, records)
+
+
+def _paper_table(name: str, columns: dict, records: list[Record]) -> pd.DataFrame:
+    """The paper's rows with what each of ``columns`` makes of them.
+
+    All ``records`` must share preset and data set; ValueError if they do not.
+    """
+    kinds = {(r.config.preset, r.config.data.name) for r in records}
+    if len(kinds) > 1:
+        raise ValueError(f"a table must not mix presets or data sets, but got {sorted(kinds)}.")
+    rows = paper.tables()[name]["rows"]
+    return pd.DataFrame(
+        [
+            {"model": row_name(row)} | {head: cell(row) for head, cell in columns.items()}
+            for row in rows
+        ]
+    )
+
+
+def _ours(printed: dict, measure: str, records: list[Record]) -> str:
+    """Our mean of a measure for a row of the paper: of the runs of that row's experiment alone."""
+    if "id" not in printed:
+        return QUOTED
+    ours = [r for r in records if (e := experiment_of(r.config)) and e.row == printed["id"]]
+    return _mean([r.measurements[measure] for r in ours if measure in r.measurements])
+
+
+def _printed(row: dict, measure: str) -> str:
+    if measure in row:
+        return f"{row[measure]:.2f}"
+    kind, _, size = measure.partition("_")
+    if kind not in row:
+        return ""
+    sizes = [str(s) for s in paper.tables()["table2"]["columns"][kind]]
+    return f"{row[kind][sizes.index(size)]:.1f}"
+
+
+def _mean(values: list[float]) -> str:
+    if not values:
+        return NOT_RUN
+    mean = f"{sum(values) / len(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {pd.Series(values).std():.2f}"
+
+
+def _escape(text: str) -> str:
+    return re.sub(r"([\\_%&#$])", r"\\\1", text)

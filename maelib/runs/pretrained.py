@@ -1,0 +1,114 @@
+"""Pretrained models: the files in checkpoints/, for those who do not train.
+
+A file holds the evaluated weights, in float16 where that moves the NLL by less than 0.01 nats.
+Its header names the run, its configuration and its NLL, and says by how much rounding moved that.
+The same run trained again on another machine has other weights: the NLL tells them apart.
+"""
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from maelib.config import Config, from_json
+from maelib.internal.shapes import Images
+from maelib.measure.evaluation import iw_nll
+from maelib.model import VAE
+from maelib.runs.record import Record
+from maelib.runs.weights import load_weights
+from maelib.training.checkpoints import save_tensors
+
+FOLDER = Path(__file__).parents[2] / "checkpoints"
+TOLERANCE = 0.01  # nats by which float16 may move the NLL
+IMAGES, K = 100, 64  # by which that is measured
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A file's header. ``nll`` is the record's, ``shift`` how rounding moved it, both in nats."""
+
+    path: Path
+    run: str
+    nll: float
+    config: Config
+    dtype: str
+    shift: float
+
+    def describe(self) -> str:
+        """One line that belongs beside what is shown of this model."""
+        about = f"preset {self.config.preset}, run {self.run}, weights in {self.dtype}"
+        if self.dtype == "float16":
+            about += f", which moves its NLL by {self.shift:+.4f} nats"
+        return f"pretrained model {self.path.stem}: {about}"
+
+    def load(self, device: torch.device | str = "cpu") -> VAE:
+        """The model in float32; ValueError if its weights are not those of its configuration."""
+        remedy = "restore it with git checkout"
+        return load_weights(self.path, self.config.network, device, remedy)
+
+
+def load(name: str, device: torch.device | str = "cpu", folder: Path | None = None) -> VAE:
+    """The model of that name; ValueError, naming those there are, if it is not one."""
+    return find(name, folder).load(device)
+
+
+def find(name: str, folder: Path | None = None) -> Pretrained:
+    """The file of a model's name or of a run's; ValueError, naming those there are, if none is."""
+    there = pretrained_models(folder)
+    for model in there:
+        if name in (model.path.stem, model.run):
+            return model
+    names = ", ".join(model.path.stem for model in there) or "none in this installation"
+    raise ValueError(f"{name!r} is not a pretrained model; there are: {names}.")
+
+
+def model_of(record: Record) -> Pretrained | None:
+    """The file of the very model that a record was measured on, if it is there."""
+    measured = record.name, record.measurements["nll"]
+    return next((m for m in pretrained_models() if (m.run, m.nll) == measured), None)
+
+
+def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
+    """The header of every file in ``folder``, by default the project's checkpoints/."""
+    return [read_header(path) for path in sorted((folder or FOLDER).glob("*.safetensors"))]
+
+
+def read_header(path: Path) -> Pretrained:
+    """What a file says of itself; ValueError if it is damaged or not a pretrained model."""
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {})["maelib"])
+        return Pretrained(path=path, config=from_json(header.pop("config")), **header)
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as problem:
+        raise ValueError(
+            f"{path.name} is not a pretrained model ({problem}); restore it with git checkout."
+        ) from problem
+
+
+def export(model: VAE, record: Record, x: Images, folder: Path | None = None) -> Pretrained:
+    """Write the file of a finished run; ``x`` are the test images that judge the rounding."""
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in rounded.parameters():
+            weight.copy_(weight.half())
+    before, after = (iw_nll(m, x[:IMAGES], K) for m in (model, rounded))
+    shift = float((after - before).mean())
+    dtype = torch.float16 if abs(shift) < TOLERANCE else torch.float32
+    shift = shift if dtype == torch.float16 else 0.0
+    name = str(dtype).removeprefix("torch.")
+    header = {
+        "run": record.name,
+        "nll": record.measurements["nll"],
+        "config": asdict(record.config),
+        "dtype": name,
+        "shift": shift,
+    }
+    folder = folder or FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{record.config.short_name()}.safetensors"
+    tensors = {key: value.cpu().to(dtype) for key, value in model.state_dict().items()}
+    save_tensors(tensors, path, {"maelib": json.dumps(header)})
+    return read_header(path)

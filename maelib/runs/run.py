@@ -1,0 +1,231 @@
+"""A run from configuration to record: found again if finished, continued if begun, else trained."""
+
+import csv
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from maelib.config import Config
+from maelib.data import dataset as datasets
+from maelib.data.dataset import Dataset
+from maelib.internal.files import remove_partials, write_json
+from maelib.internal.paths import default_out_dir, project_root
+from maelib.measure import EVALUATION_VERSION
+from maelib.measure.evaluation import measure
+from maelib.model import VAE
+from maelib.runs import monitor
+from maelib.runs import record as records
+from maelib.runs.pretrained import Pretrained, model_of, pretrained_models
+from maelib.runs.record import Record
+from maelib.runs.weights import load_model
+from maelib.training import DEVICES, parallel, precision
+from maelib.training.checkpoints import save_tensors
+from maelib.training.loop import Observer, train
+from maelib.training.state import Progress, TrainingError
+
+Log = Callable[[str], None]
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """``auto`` is CUDA if there is any, then MPS, then the CPU; each rank has its own GPU."""
+    if name not in DEVICES:
+        raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        name = next((kind for kind in there if there[kind]), "cpu")
+    if not there.get(name, True):
+        raise ValueError(f"device is {name!r}, which is not available here; use cpu or auto.")
+    return torch.device("cuda", parallel.local_rank()) if name == "cuda" else torch.device(name)
+
+
+def locate(config: Config, out_dir: str | Path | None) -> tuple[Config, Dataset, Path]:
+    """The configuration with its data set resolved, the data, and the run's folder, if it is."""
+    dataset = datasets.load(config.data.name)
+    config = config.on(dataset.name)
+    out = Path(out_dir) if out_dir else default_out_dir()
+    return config, dataset, out / config.preset / config.name(dataset.digest)
+
+
+def run(
+    config: Config,
+    *,
+    device: str = "auto",
+    out_dir: str | Path | None = None,
+    log: Log = print,
+    pretrained: bool = False,
+    **how: object,
+) -> tuple[Record, VAE, Dataset]:
+    """The run's record, its model and its data set; trains only what is not finished yet.
+
+    With ``pretrained`` a run that is not finished in ``out_dir``, but whose model comes with the
+    project, is taken from there: its committed record and its weights.
+
+    ``how`` are ``train``'s keywords max_minutes, checkpoint_minutes, compiled and precision, and
+    ``profile``: they change how the numbers are computed, not which run it is. OSError if another
+    process trains this run.
+    """
+    where = pick_device(device)
+    config, dataset, folder = locate(config, out_dir)
+    log(dataset.describe())
+    if pretrained and not (folder / "result.json").exists():
+        found = find_pretrained(folder.name, config.preset)
+        if found is not None:
+            log(found[1].describe())
+            return found[0], found[1].load(where), dataset
+    _prepare(config, folder)
+    record = _finished(folder)
+    if record is not None and record.evaluation.get("version") == EVALUATION_VERSION:
+        log(f"finished run found: {folder.name}")
+        return record, load_model(folder, where), dataset
+    with monitor.exclusive_lock(folder):
+        remove_partials(folder)
+        record = _finished(folder)
+        if record is None:
+            record, model = _train_and_measure(config, dataset, folder, where, log, **how)
+        else:
+            log(f"finished run found: {folder.name}")
+            model = load_model(folder, where)
+            record = measure_again(record, model, dataset)
+        records.write(record, folder / "result.json")
+    return record, model, dataset
+
+
+def find_pretrained(
+    name: str, preset: str, root: Path | None = None
+) -> tuple[Record, Pretrained] | None:
+    """A run's committed record and pretrained model, where both are there and measured as today."""
+    path = (root or project_root()) / "results" / preset / f"{name}.json"
+    if not path.exists() or all(name != model.run for model in pretrained_models()):
+        return None
+    record = records.read(path)
+    model = model_of(record)
+    same = model is not None and record.evaluation.get("version") == EVALUATION_VERSION
+    return (record, model) if same else None
+
+
+def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:
+    """What a rank other than the first does under torchrun: train along, and write nothing."""
+    config, dataset, folder = locate(config, out_dir)
+    if not (folder / "result.json").exists():
+        how.pop("profile", None)
+        with explain_oom(config):
+            train(config, dataset, folder, pick_device(device), **how)
+
+
+def measure_again(record: Record, model: VAE, dataset: Dataset) -> Record:
+    """The record with what is measured today; training's provenance stays."""
+    config = record.config
+    with monitor.progress_bar("measuring again") as show:
+        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
+    return replace(
+        record,
+        measurements=measured.means,
+        evaluation=measured.settings,
+        per_image=measured.per_image,
+        dimensions=measured.dimensions,
+    )
+
+
+@contextmanager
+def explain_oom(config: Config) -> Iterator[None]:
+    """Within it, running out of memory is a TrainingError that proposes what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as problem:
+        if not _is_out_of_memory(problem):
+            raise
+        raise TrainingError(
+            "out of memory; what is saved stays: lower batch_size "
+            f"({config.training.batch_size}) or channels ({config.network.channels}) to train, "
+            f"nll_k ({config.evaluation.nll_k}) below 64 to measure, or run the same command with "
+            "device cpu."
+        ) from problem
+
+
+def _is_out_of_memory(problem: BaseException) -> bool:
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(problem, kinds) or "can't allocate memory" in str(problem)
+
+
+def _prepare(config: Config, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", asdict(config))
+    except OSError as problem:
+        raise OSError(
+            f"out_dir is {str(folder.parents[1])!r}, which cannot be written ({problem.strerror}); "
+            "name a folder you may write to."
+        ) from problem
+
+
+def _finished(folder: Path) -> Record | None:
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    try:
+        return records.read(path)
+    except ValueError as problem:
+        raise ValueError(
+            f"the result of run {folder.name} is damaged ({problem}); delete its result.json and "
+            "run the same command again, which measures its model anew."
+        ) from problem
+
+
+def _train_and_measure(
+    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how
+) -> tuple[Record, VAE]:
+    log(f"training on {where.type}: {folder.name}")
+    model, progress = _train(config, dataset, folder, where, **how)
+    write_history(progress, folder / "metrics.csv")
+    save_tensors(model.state_dict(), folder / "model.safetensors")
+    with monitor.progress_bar("importance-weighted NLL") as show, explain_oom(config):
+        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
+    made = {
+        **records.provenance(where, progress.seconds),
+        "precision": precision.choose(how.get("precision", "auto"), where),
+        "compiled": bool(how.get("compiled")),
+        "processes": parallel.size(),
+    }
+    record = Record(
+        name=folder.name,
+        key=config.key(dataset.digest),
+        config=config,
+        data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
+        measurements=measured.means,
+        evaluation=measured.settings,
+        history=progress.history,
+        provenance=made,
+        per_image=measured.per_image,
+        dimensions=measured.dimensions,
+    )
+    return record, model
+
+
+def _train(
+    config: Config, dataset: Dataset, folder: Path, where: torch.device, profile=False, **how
+) -> tuple[VAE, Progress]:
+    write = monitor.progress_writer(folder)
+    with (
+        monitor.progress_bar("training") as show,
+        monitor.tensorboard(folder) as validated,
+        monitor.profiler(folder / "trace.json.gz" if profile else None) as tick,
+        explain_oom(config),
+    ):
+
+        def stepped(progress: Progress, total: int) -> None:
+            show(progress.step, total)
+            tick(progress.step, total)
+            write(progress.step, total, progress.seconds, progress.best_elbo)
+
+        return train(config, dataset, folder, where, observer=Observer(stepped, validated), **how)
+
+
+def write_history(progress: Progress, path: Path) -> None:
+    """The learning curves as CSV, one row a validation, in nats."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(progress.history[0]))
+        writer.writeheader()
+        writer.writerows(progress.history)

@@ -1,0 +1,31 @@
+"""Training: the loop, one step of it, and the settings of both."""
+
+from dataclasses import dataclass
+
+from maelib.internal.options import Settings, option
+
+TRAINING_VERSION = 1  # raised by hand when the mathematics of training changes
+SCHEDULES = ("plateau", "cosine")
+PRECISIONS = ("auto", "float32", "tf32", "bf16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Training(Settings):
+    """How a model is trained; by default as in the paper."""
+
+    epochs: int = option(500, "passes over the training images", least=1)
+    min_steps: int = option(0, "more passes on small data, up to so many steps", least=0)
+    batch_size: int = option(100, "images a step", least=1)
+    lr: float = option(1e-3, "Adam's learning rate", above=0)
+    lr_decay: float = option(0.999998, "factor on the learning rate at each step", above=0)
+    adam_betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", least=0)
+    clip: float = option(5.0, "largest norm of the gradient", above=0)
+    ema: float = option(0.999, "decay of the averaged weights", least=0)
+    schedule: str = option("plateau", "of the learning rate", choices=SCHEDULES)
+    patience: int = option(
+        20, "validations without a better validation ELBO before the rate is halved", least=1
+    )
+    halvings: int = option(3, "halvings of the rate before training ends", least=0)
+    init_images: int = option(500, "images of the data-dependent initialisation", least=1)
+    validate_steps: int | None = option(None, "steps between validations", least=1)

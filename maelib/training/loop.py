@@ -1,0 +1,161 @@
+"""The training loop: batches, steps, validation, checkpoints, and an end that can be continued.
+
+All randomness is a function of the seed and the step, so a run that is stopped and continued
+goes through the same numbers as one that is not.
+"""
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from maelib.config import Config
+from maelib.data.dataset import Dataset, as_input
+from maelib.internal import rng
+from maelib.model import VAE
+from maelib.training import parallel
+from maelib.training.precision import choose, matmul_precision
+from maelib.training.state import Progress, restore, save, start
+from maelib.training.step import Step, train_step
+from maelib.training.validate import predictions, record_interval
+
+CHECK_EVERY = 100  # steps between looks at whether anything was NaN: a look waits for the GPU
+GO_ON, SAVE, STOP = 0, 1, 2
+PICTURES = 8  # validation images that an observer may show
+
+
+class Interrupted(Exception):
+    """Training was stopped from outside, or ran out of time; its state is saved."""
+
+
+Pictures = Callable[[], Float[Tensor, "n c h w"]]
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Functions that training calls and that change nothing in it."""
+
+    stepped: Callable[[Progress, int], None] = lambda progress, total: None
+    validated: Callable[[dict, Pictures], None] = lambda row, pictures: None
+
+
+def train(
+    config: Config,
+    data: Dataset,
+    folder: Path,
+    device: torch.device,
+    *,
+    max_minutes: float | None = None,
+    checkpoint_minutes: float = 2.0,
+    observer: Observer = Observer(),
+    compiled: bool = False,
+    precision: str = "auto",
+) -> tuple[VAE, Progress]:
+    """Train to the end, continuing from ``folder``'s checkpoint if there is one.
+
+    Returns the averaged model of the best validation ELBO. ``observer`` is told of every step and
+    validation; ``compiled`` trains through torch.compile; ``precision`` is one of ``PRECISIONS``.
+    Under torchrun all ranks call it, and rank 0 alone writes.
+    TrainingError on a loss that is not finite, OSError if a checkpoint cannot be written, and
+    Interrupted (state saved) on SIGINT, SIGTERM or after ``max_minutes``.
+    """
+    settings = config.training
+    images = data.train.first(config.data.train_images).images.to(device)
+    val = data.val.first(config.data.val_images).images.to(device)
+    _require_divisible(settings.batch_size, len(images))
+    per_epoch = max(1, len(images) // settings.batch_size)
+    total = max(per_epoch * settings.epochs, settings.min_steps)
+    validate_steps = settings.validate_steps or per_epoch
+    store = folder / "checkpoints"
+    state = restore(config, store, device) or start(config, images, device)
+    if compiled:
+        state.model.compile()
+    progress, multiply = state.progress, choose(precision, device)
+    step = Step(parallel.parallel(state.model), config.objective, settings, total, multiply)
+    stream = batches(config, images, progress.step, per_epoch)
+    begun, saved = time.monotonic() - progress.seconds, time.monotonic()
+    deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
+    with interruption() as interrupted, matmul_precision(multiply):
+        while progress.step < total and progress.halvings <= settings.halvings:
+            train_step(state, step, *next(stream))
+            if progress.step % validate_steps == 0 or progress.step == total:
+                record_interval(state, settings, val, per_epoch)
+                pictures = partial(predictions, state.averaged, val[:PICTURES])
+                observer.validated(progress.history[-1], pictures)
+            if progress.step % CHECK_EVERY == 0:
+                state.totals.require_finite()
+            progress.seconds = time.monotonic() - begun
+            observer.stepped(progress, total)
+            wish = SAVE if time.monotonic() - saved > 60 * checkpoint_minutes else GO_ON
+            wish = STOP if interrupted() or time.monotonic() > deadline else wish
+            decision = parallel.all_reduce_max(wish, progress.step)
+            if decision:
+                save(state, store)
+                saved = time.monotonic()
+            if decision == STOP and progress.step < total:
+                raise Interrupted(
+                    f"stopped at step {progress.step} of {total}; the same command continues."
+                )
+    save(state, store)
+    return state.best, progress
+
+
+def batches(
+    config: Config, images: UInt8[Tensor, "n c h w"], step: int, per_epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """This rank's ``draw_batch`` of ``step`` and of every step after it."""
+    while True:
+        epoch, position = divmod(step, per_epoch)
+        order = torch.randperm(len(images), generator=rng.generator(config.seed, "order", epoch))
+        order = order.to(images.device).split(config.training.batch_size)
+        for chosen in order[position:per_epoch]:
+            x, eps = draw_batch(config, images[chosen], step)
+            yield parallel.local_shard(x), parallel.local_shard(eps)
+            step += 1
+
+
+def draw_batch(
+    config: Config, images: UInt8[Tensor, "batch c h w"], step: int
+) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch latent"]]:
+    """The binarised images and the posterior noise of a step, from the seed alone."""
+    noise = rng.generator(config.seed, "step", step, device=images.device)
+    x = as_input(images, noise)
+    eps = torch.randn(len(x), config.network.latent, generator=noise, device=images.device)
+    return x, eps
+
+
+@contextmanager
+def interruption() -> Iterator[Callable[[], bool]]:
+    """Within it SIGINT and SIGTERM only raise a flag, so that a step is never cut in two."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    flag = threading.Event()
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda *_: flag.set()) for number in signals]
+    try:
+        yield flag.is_set
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _require_divisible(batch_size: int, images: int) -> None:
+    if batch_size > images:
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be at most the {images} training images."
+        )
+    if batch_size % parallel.size():
+        raise ValueError(
+            f"batch_size is {batch_size}; it must be divisible by the {parallel.size()} processes "
+            "that share each batch."
+        )

@@ -1,0 +1,42 @@
+"""How precisely the networks multiply; likelihoods, divergences and weights are always float32."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+
+from maelib.training import PRECISIONS
+
+
+def choose(name: str, device: torch.device) -> str:
+    """``auto`` is tf32 on CUDA and float32 elsewhere; ValueError for what is not a precision."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
+    if name != "auto":
+        return name
+    return "tf32" if device.type == "cuda" else "float32"
+
+
+@contextmanager
+def matmul_precision(name: str) -> Iterator[None]:
+    """Within it CUDA multiplies float32 matrices in TF32, unless ``name`` is float32."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
+    torch.backends.cudnn.allow_tf32 = name != "float32"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+@contextmanager
+def inference_precision(name: str, device: torch.device) -> Iterator[None]:
+    """``matmul_precision`` and ``autocast`` together."""
+    with matmul_precision(name), autocast(name, device):
+        yield
+
+
+def autocast(name: str, device: torch.device) -> AbstractContextManager:
+    """Within it layers multiply in bfloat16, if ``name`` says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16")

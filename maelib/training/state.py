@@ -1,0 +1,185 @@
+"""Everything that training changes, and how it is saved and restored."""
+
+import copy
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from maelib.config import Config
+from maelib.data.dataset import as_input
+from maelib.internal import rng
+from maelib.model import VAE, build, initialise
+from maelib.objectives.base import MEASURED, Objective
+from maelib.training import Training, checkpoints, parallel
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says what went bad and what is saved."""
+
+
+def curves(objective: Objective) -> tuple[str, ...]:
+    """The names of the terms whose means over an interval are recorded: those of ``Terms.named``."""
+    return ("re", "kl", *objective.penalties, "loss", *MEASURED)
+
+
+@dataclass
+class Progress:
+    """The plain numbers of a run's state. ``sums`` are totals of the curves since the last row.
+
+    While training, the totals are those of ``RunningTotals``; here they are as last saved.
+    """
+
+    step: int = 0
+    best_elbo: float = math.inf
+    stale: int = 0  # validations since the best
+    halvings: int = 0
+    seconds: float = 0.0
+    sums: list[float] = field(default_factory=list)
+    history: list[dict] = field(default_factory=list)
+
+
+@dataclass
+class RunningTotals:
+    """What every step adds to without the host waiting for it, in nats and step numbers.
+
+    ``sums`` are the totals of ``names`` since the last row. ``first_bad`` has the step at which
+    each of ``watched`` first was not finite; it is infinite while all is well.
+    """
+
+    names: tuple[str, ...]
+    sums: Float[Tensor, " curves"]
+    first_bad: Float[Tensor, " watched"]
+
+    @classmethod
+    def on(cls, device: torch.device, names: tuple[str, ...], sums: list[float]) -> "RunningTotals":
+        """Totals that go on from ``sums``, or from 0; float64 where the device has it."""
+        kind = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
+        totals = cls(names, torch.tensor(sums or [0.0] * len(names), **kind), torch.empty(0))
+        totals.first_bad = torch.full((len(totals.watched),), math.inf, **kind)
+        return totals
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """The terms of the loss, the loss and its gradient, in the order of blame."""
+        return (*self.names[: -len(MEASURED)], "gradient")
+
+    def require_finite(self) -> None:
+        """TrainingError, naming the first bad step and what went bad in it, if any did."""
+        first_bad = self.first_bad.tolist()
+        step = min(first_bad)
+        if step == math.inf:
+            return
+        bad = [name for name, when in zip(self.watched, first_bad, strict=True) if when == step]
+        terms = [name for name in bad if name not in ("loss", "gradient")]
+        what = f"the term {' and '.join(terms)}" if terms else f"the {bad[0]}"
+        raise TrainingError(
+            f"{what} is NaN or infinite at step {int(step)}; the weights and the last checkpoint "
+            "are from before it: lower lr or alpha and train again."
+        )
+
+
+@dataclass
+class State:
+    """Everything that training changes. ``averaged`` is the EMA, ``best`` its best so far."""
+
+    model: VAE
+    averaged: VAE
+    best: VAE
+    optimizer: torch.optim.Optimizer
+    progress: Progress
+    totals: RunningTotals
+
+
+def start(config: Config, images: UInt8[Tensor, "n c h w"], device: torch.device) -> State:
+    """A fresh state: weights drawn from the seed, then initialised on the first images."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(rng.derive(config.seed, "weights"))
+        model = build(config.network)
+    model = model.to(device, memory_format=torch.channels_last)
+    noise = rng.generator(config.seed, "initialise", device=device)
+    first = as_input(images[: config.training.init_images], noise)
+    eps = torch.randn(len(first), config.network.latent, generator=noise, device=device)
+    initialise(model, first, eps)
+    optimizer = adam(model, config.training)
+    totals = RunningTotals.on(device, curves(config.objective), [])
+    return State(model, copy.deepcopy(model), copy.deepcopy(model), optimizer, Progress(), totals)
+
+
+def adam(model: VAE, settings: Training) -> torch.optim.Adam:
+    """The paper's optimiser, all parameters updated by one kernel where the device has it."""
+    fused = next(model.parameters()).device.type in ("cpu", "cuda")
+    kind = {"lr": settings.lr, "betas": settings.adam_betas, "fused": fused}
+    return torch.optim.Adam(model.parameters(), **kind)
+
+
+def save(state: State, store: Path) -> None:
+    """Checkpoint the whole state, from rank 0; TrainingError rather than a state that went bad."""
+    state.totals.require_finite()
+    if parallel.rank() > 0:
+        return
+    state.progress.sums = state.totals.sums.tolist()
+    files = {
+        "weights": state.model.state_dict(),
+        "averaged": state.averaged.state_dict(),
+        "best": state.best.state_dict(),
+        **moments(state.optimizer),
+    }
+    checkpoints.save(store, state.progress.step, files, asdict(state.progress))
+
+
+def restore(config: Config, store: Path, device: torch.device) -> State | None:
+    """The state of the newest intact checkpoint, or None if there is none.
+
+    ValueError if it is of another version of this code.
+    """
+    found = checkpoints.load_latest(store, device)
+    if found is None:
+        return None
+    files, numbers = found
+    try:
+        progress = Progress(**numbers)
+        models = [_model(config, files[name], device) for name in ("weights", "averaged", "best")]
+        optimizer = adam(models[0], config.training)
+        load_moments(optimizer, files)
+    except (KeyError, TypeError) as problem:
+        raise ValueError(
+            f"the checkpoints of run {store.parent.name} are of another version of maelib; delete "
+            "its folder 'checkpoints' to train it from the start."
+        ) from problem
+    totals = RunningTotals.on(device, curves(config.objective), progress.sums)
+    return State(*models, optimizer, progress, totals)
+
+
+def moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
+    """Adam's state as ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter by its number."""
+    rows = optimizer.state_dict()["state"]
+    return {
+        f"adam-{key}": {str(i): row[key] for i, row in rows.items()}
+        for key in ("step", "exp_avg", "exp_avg_sq")
+    }
+
+
+def load_moments(optimizer: torch.optim.Optimizer, files: dict[str, dict[str, Tensor]]) -> None:
+    """Give Adam back what ``moments`` took."""
+    parameters = optimizer.param_groups[0]["params"]
+    keys = ("step", "exp_avg", "exp_avg_sq")
+    rows = {
+        int(i): {key: _like(parameters[int(i)], files[f"adam-{key}"][i]) for key in keys}
+        for i in files["adam-step"]
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": rows})
+
+
+def _model(config: Config, weights: dict[str, Tensor], device: torch.device) -> VAE:
+    model = build(config.network).to(device, memory_format=torch.channels_last)
+    model.load_state_dict(weights)
+    return model
+
+
+def _like(parameter: Tensor, moment: Tensor) -> Tensor:
+    """The moment in its parameter's memory order, which a fused optimiser takes for granted."""
+    return torch.empty_like(parameter).copy_(moment) if moment.dim() else moment

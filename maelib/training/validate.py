@@ -1,0 +1,58 @@
+"""Validation: the averaged weights on images whose binarisation and noise never change."""
+
+import math
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from maelib.data.dataset import as_input, unit_range
+from maelib.internal import rng
+from maelib.model import VAE
+from maelib.training import Training, parallel
+from maelib.training.state import State, TrainingError
+
+
+def record_interval(
+    state: State, settings: Training, val: UInt8[Tensor, "n c h w"], per_epoch: int
+) -> None:
+    """Validate the average, keep it if it is the best, and record the curves since the last."""
+    state.totals.require_finite()
+    progress, totals = state.progress, state.totals
+    re, kl = parallel.broadcast_from_rank0(lambda: validate(state.averaged, val))
+    elbo = re + kl
+    if not math.isfinite(elbo):
+        raise TrainingError(f"the validation ELBO is {elbo} after step {progress.step}.")
+    progress.stale += 1
+    if elbo < progress.best_elbo:
+        progress.best_elbo, progress.stale = elbo, 0
+        state.best.load_state_dict(state.averaged.state_dict())
+    steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
+    sums = zip(totals.names, totals.sums.tolist(), strict=True)
+    row = {"epoch": progress.step / per_epoch, "step": progress.step}
+    row |= {name: total / steps for name, total in sums}
+    progress.history.append({**row, "val_re": re, "val_kl": kl, "val_elbo": elbo})
+    totals.sums.zero_()
+    if settings.schedule == "plateau" and progress.stale >= settings.patience:
+        progress.halvings, progress.stale = progress.halvings + 1, 0
+
+
+@torch.no_grad()
+def validate(model: VAE, images: UInt8[Tensor, "n c h w"], batch: int = 500) -> tuple[float, float]:
+    """Mean RE and KL in nats."""
+    noise = rng.generator(0, "validation", device=images.device)
+    re_sum = kl_sum = 0.0
+    for chunk in images.split(batch):
+        x = as_input(chunk, noise)
+        eps = torch.randn(len(x), model.prior.latent, generator=noise, device=images.device)
+        outputs = model(x, eps)
+        re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
+    return re_sum / len(images), kl_sum / len(images)
+
+
+@torch.no_grad()
+def predictions(model: VAE, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "2*n c h w"]:
+    """The images, then what each pixel is expected to be, given those before it and the code."""
+    x = images / 255 if images.shape[1] == 1 else as_input(images)
+    mu, _ = model.encode(x)
+    return unit_range(torch.cat([x, model.decoder.expected(model.decoder(mu, x), x)]))

@@ -1,0 +1,97 @@
+"""The nodes of the Snakefile: which notebooks run at a preset, and with which parameters."""
+
+import sys
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from maelib.config import PRESETS
+from maelib.data import dataset as datasets
+from maelib.experiments import MAE, VAE, VLAE, Experiment, choose
+from maelib.internal.paths import default_out_dir
+from maelib.runs.run import find_pretrained
+
+TUTORIALS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
+COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
+
+
+@dataclass(frozen=True)
+class Job:
+    """A notebook to execute headless, and the parameters it is given."""
+
+    notebook: str
+    parameters: dict = field(default_factory=dict)
+
+    @property
+    def options(self) -> str:
+        """The parameters as papermill's command line takes them."""
+        return " ".join(f"-p {name} {value}" for name, value in self.parameters.items())
+
+
+def dataset_of(experiment: Experiment, dataset: str) -> str:
+    """The data set of a run, where ``dataset`` is mnist or the stand-in of a machine without it."""
+    colours = "photos" if dataset == "digits" else "cifar10"
+    return {"omniglot": "omniglot_lake", "cifar10": colours}.get(experiment.images, dataset)
+
+
+def runs(preset: str, dataset: str) -> dict[str, Job]:
+    """Every run of a preset by its name, which holds its key; none where there is no data.
+
+    ValueError for a preset or data set that is not known.
+    """
+    named = {run_name(e, preset, dataset): run_job(e, preset, dataset) for e in choose(preset)}
+    return {name: job for name, job in named.items() if name is not None}
+
+
+def run_job(experiment: Experiment, preset: str, dataset: str) -> Job:
+    """The notebook that trains and measures a run."""
+    parameters = {"preset": preset, "dataset": dataset_of(experiment, dataset)}
+    return Job(experiment.notebook, parameters | experiment.parameters)
+
+
+def run_name(experiment: Experiment, preset: str, dataset: str) -> str | None:
+    """The run's name; None if its data set is not to be had."""
+    chosen = dataset_of(experiment, dataset)
+    config = experiment.config(preset, chosen)
+    digest = _digest(chosen)
+    return None if digest is None else config.name(digest)
+
+
+@cache
+def _digest(dataset: str) -> str | None:
+    try:
+        return datasets.load(dataset).digest
+    except FileNotFoundError as problem:
+        print(f"{dataset}'s runs are left out: {problem}", file=sys.stderr, flush=True)
+        return None
+
+
+def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[str]]:
+    """Notebook 06 and the runs it waits for.
+
+    It needs weights, of which few are committed: where results came without them, it trains three
+    models of its own, no larger than ``quick``, beside the executed notebooks.
+    """
+    names = [run_name(experiment, preset, dataset) for experiment in COMPARED]
+    published, trained = root / "results" / preset, default_out_dir() / preset
+    at_hand = all(
+        (trained / name / "model.safetensors").exists()
+        or not (published / f"{name}.json").exists()
+        or find_pretrained(name, preset, root) is not None
+        for name in names
+    )
+    parameters = {"preset": preset, "dataset": dataset}
+    if not at_hand:
+        smaller = min(preset, "quick", key=list(PRESETS).index)
+        parameters |= {"preset": smaller, "out_dir": "../build/runs"}
+    return Job("06_representations", parameters), names if at_hand else []
+
+
+def targets(preset: str, dataset: str) -> list[str]:
+    """The files that are there when everything has run, by which Snakemake knows what is missing.
+
+    A run's is its result; a tutorial's is an empty file beside its executed copy.
+    """
+    reading = f"build/{preset}/{dataset}-06_representations.done"
+    tutorials = [f"build/tutorials/{name}.done" for name in TUTORIALS]
+    return [*tutorials, *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)), reading]

@@ -1,0 +1,189 @@
+"""``make reproduce``: has Snakemake make what is missing, and says how far it is.
+
+python -m maelib.workflow.reproduce --preset quick          # what make reproduce does
+python -m maelib.workflow.reproduce --preset quick -n       # what is missing
+python -m maelib.workflow.reproduce --preset paper --profile profiles/slurm
+
+Any other option is Snakemake's own.
+"""
+
+import argparse
+import fcntl
+import queue
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from maelib.internal.paths import default_out_dir, project_root
+from maelib.runs.monitor import status
+
+DRY = {"-n", "--dry-run", "--dryrun"}
+SPEAK_EVERY = 30.0  # seconds without news, after which the trainings are reported
+TELLING_WORDS = re.compile(r"error|exception|submitted|left out|cannot|missing", re.IGNORECASE)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run everything; what failed is named at the end. 0 only if nothing did."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
+    presets = "smoke, quick, laptop or paper (default: %(default)s)"
+    parser.add_argument("--preset", default="quick", help=presets)
+    parser.add_argument("--dataset", default="auto", help="auto, mnist or digits")
+    options, more = parser.parse_known_args(arguments)
+    try:
+        return _reproduce(options.preset, options.dataset, more, project_root())
+    except OSError as problem:
+        print(f"maelib: error: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("maelib: interrupted; the same command continues.", file=sys.stderr)
+        return 130
+
+
+def _reproduce(preset: str, dataset: str, more: list[str], root: Path) -> int:
+    cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
+    common = [*cores, *more, "--nolock", "--config", f"preset={preset}", f"dataset={dataset}"]
+    with exclusive_lock(root) as handle:
+        if DRY & set(more):
+            return subprocess.call([sys.executable, "-m", "snakemake", *common], cwd=root)
+        board = Board(default_out_dir() / preset)
+        code = _snakemake(common, root, handle, board)
+        if code:
+            _snakemake(["report", *common], root, handle, Board(board.runs))
+    _sum_up(board, code, preset, root)
+    return code
+
+
+def _sum_up(board: "Board", code: int, preset: str, root: Path) -> None:
+    for name in board.unfinished():
+        print(f"not finished: {name}; its notebook and its log are in build/")
+    if not code and not board.total:
+        print("nothing is missing.")
+    print(f"tables and figures: {root / 'figures'}; executed notebooks: {root / 'build'}")
+    if code:
+        print(f"preset {preset} is not complete; the same command continues.")
+
+
+@dataclass
+class Board:
+    """The jobs of a workflow: what runs, what is done, and how much of the whole that is."""
+
+    runs: Path  # the folder of the preset's runs
+    total: int = 0
+    done: int = 0
+    running: dict[str, str] = field(default_factory=dict)  # job number: what it makes
+    failed: list[str] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
+
+    def hear(self, line: str) -> str | None:
+        """Take in a line that Snakemake printed; what a person should read of it, if anything."""
+        if match := re.match(r"total\s+(\d+)$", line):
+            self.total = int(match[1])
+        elif match := re.match(r"Job (\d+): (.*)", line):
+            self.running[match[1]] = match[2]
+            return self.news("begins", match[2])
+        elif match := re.match(r"Finished jobid: (\d+)", line):
+            self.done += 1
+            return self.news("done", self.running.pop(match[1], "a job"))
+        elif match := re.match(r"\s+jobid: (\d+)", line):
+            if name := self.running.pop(match[1], ""):
+                self.failed.append(name)
+                return self.news("failed", name)
+        elif not line.startswith(" ") and TELLING_WORDS.search(line):
+            return line
+        return None
+
+    def news(self, what: str, name: str) -> str:
+        """One line: the share of the whole, what happened, and the time left."""
+        share = self.share()
+        seconds = time.monotonic() - self.begun
+        left = f"about {seconds * (1 - share) / share / 60:.0f} min left" if share > 0.02 else ""
+        return f"{share:4.0%}  {what:8}  {name:55}  {left}".rstrip()
+
+    def trainings(self) -> list[str]:
+        """A line for each run that trains at the moment."""
+        found = {name: self._progress(name) for name in self.running.values()}
+        return [
+            self.news("trains", f"{name}: step {step} of {total}")
+            for name, (step, total) in found.items()
+            if total
+        ]
+
+    def share(self) -> float:
+        """How much is done, from 0 to 1; a run counts by its steps, every job the same."""
+        parts = [self._progress(name) for name in self.running.values()]
+        part = sum(step / total for step, total in parts if total)
+        return (self.done + part) / self.total if self.total else 0.0
+
+    def unfinished(self) -> list[str]:
+        """What failed, or was still running at the end."""
+        return [name.removeprefix("run ") for name in (*self.failed, *self.running.values())]
+
+    def _progress(self, job: str) -> tuple[int, int]:
+        seen = status(self.runs / job.removeprefix("run "))
+        return seen.step, seen.total
+
+
+def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> int:
+    """Run Snakemake, print what its lines mean, and keep all of them in build/reproduce.log."""
+    log = root / "build" / "reproduce.log"
+    log.parent.mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+    process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), **pipe)
+    lines: queue.Queue[str] = queue.Queue()
+    reader = threading.Thread(target=_read, args=(process.stdout, log, lines), daemon=True)
+    reader.start()
+    try:
+        while reader.is_alive() or not lines.empty():
+            for line in _next_news(lines, board):
+                print(line, flush=True)
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
+
+
+def _next_news(lines: "queue.Queue[str]", board: Board) -> list[str]:
+    try:
+        news = board.hear(lines.get(timeout=SPEAK_EVERY).rstrip("\n"))
+    except queue.Empty:
+        return board.trainings()
+    return [] if news is None else [news]
+
+
+def _read(stream, log: Path, lines: "queue.Queue[str]") -> None:
+    with log.open("w", encoding="utf-8") as file:
+        for line in stream:
+            file.write(line)
+            file.flush()
+            lines.put(line)
+    lines.put("")  # wakes the reader of the queue
+
+
+@contextmanager
+def exclusive_lock(root: Path) -> Iterator[int]:
+    """A lock on the folder that dies with the last process that holds its file descriptor.
+
+    It takes the place of Snakemake's own lock, which outlives a process that is killed.
+    """
+    path = root / ".snakemake" / "reproduce.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as problem:
+            raise BlockingIOError(
+                "another make reproduce is at work in this folder; wait for it or stop it."
+            ) from problem
+        yield file.fileno()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
