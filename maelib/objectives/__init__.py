@@ -11,4 +11,5 @@ OBJECTIVES: dict[str, Objective] = {
     "vae": ELBO(name="vae"),
     "vlae": ELBO(name="vlae", free_bits=7.84),  # 0.01 nats a pixel
     "mae": MAE(name="mae"),
+    "beta-vae": ELBO(name="beta-vae", kl_weight=0.5),
 }
