@@ -4,7 +4,7 @@ PRESET ?= quick
 BIN := .venv/bin
 STRICT_NOTEBOOKS := $(wildcard notebooks/00_*.ipynb notebooks/01_*.ipynb notebooks/02_*.ipynb notebooks/03_*.ipynb)
 
-.PHONY: help reproduce test lab lint format clean
+.PHONY: help reproduce test docs lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -23,6 +23,9 @@ reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
+
+docs: .venv/.installed ## write the generated tables of README.md and docs/ again
+	$(BIN)/cog -r -I docs --verbosity=1 README.md docs/*.md
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -21,7 +21,7 @@ from timing import HEADER, Row, duration, markdown, provenance, write
 from training_rows import curve, floor, growth_of_step, pairs, train
 from workload import Bench
 
-from maelib.runs import pick_device
+from maelib.runs.run import pick_device
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "train": train,
@@ -41,7 +41,13 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print and write; the JSON is written anew after every row."""
-    chosen = parser().parse_args(arguments)
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = options.add_argument
+    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
+    add("--quick", action="store_true", help="tiny networks: does it run?")
+    add("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    add("--json", type=Path, help="write everything here as well")
+    chosen = options.parse_args(arguments)
     b = Bench(pick_device(chosen.device), chosen.quick)
     about = provenance(b.device) | {"quick": b.quick}
     found: list[Row] = []
@@ -54,21 +60,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(*tables(found), json.dumps(about), sep="\n\n")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = options.add_argument
-    add("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=", ".join(ROWS))
-    add("--quick", action="store_true", help="tiny networks: does it run?")
-    add("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
-    add("--json", type=Path, help="write everything here as well")
-    return options
-
-
 def tables(rows: list[Row]) -> Iterator[str]:
-    """The one table of all comparisons, then a small one for each thing that grows."""
-    yield markdown(HEADER, [row.cells() for row in rows if not row.grows])
-    for row in (row for row in rows if row.grows):
+    """One table of all comparisons, then a small one for each series."""
+    yield markdown(HEADER, [row.cells() for row in rows if not row.is_series])
+    for row in (row for row in rows if row.is_series):
         cells = [(side, duration(row.seconds(side))) for side in row.timings]
         yield markdown((row.row, "seconds"), cells)
 

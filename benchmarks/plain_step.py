@@ -1,4 +1,4 @@
-"""The training step as one would first write it: the twin of ``training.train_step``.
+"""The training step as one would first write it: the twin of ``training.step.train_step``.
 
 Eager float32 without TF32, contiguous tensors, masked kernels multiplied whole, PyTorch's ELU, an
 Adam and an average that loop over the parameters, and a host that waits for every term.
@@ -14,9 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maelib import layers, precision, training
 from maelib.config import Config
 from maelib.model import VAE
+from maelib.nets import layers
+from maelib.training.precision import matmul_precision
+from maelib.training.state import State, TrainingError, curves
+from maelib.training.step import learning_rate
 
 
 class WholeMaskedConv2d(layers.WeightNorm):
@@ -39,7 +42,7 @@ class WholeMaskedConv2d(layers.WeightNorm):
 
 @dataclass
 class Plain:
-    """What the plain step changes. ``totals`` are those of ``training.CURVES``."""
+    """What the plain step changes. ``totals`` are those of ``RunningTotals``, by name."""
 
     model: VAE
     averaged: VAE
@@ -48,12 +51,15 @@ class Plain:
     step: int = 0
 
 
-def begin(state: training.State, config: Config, whole: bool = True) -> Plain:
+def begin(state: State, config: Config, whole: bool = True) -> Plain:
     """The plain twin of a state that has not taken a step; not ``whole``: with our kernels."""
     model = copy.deepcopy(state.model).to(memory_format=torch.contiguous_format)
     model = with_whole_kernels(model) if whole else model
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr, foreach=False, fused=False)
-    return Plain(model, copy.deepcopy(model), optimizer, dict.fromkeys(training.CURVES, 0.0))
+    loops = {"foreach": False, "fused": False}
+    betas = config.training.adam_betas
+    optimizer = torch.optim.Adam(model.parameters(), config.training.lr, betas, **loops)
+    totals = dict.fromkeys(curves(config.objective), 0.0)
+    return Plain(model, copy.deepcopy(model), optimizer, totals)
 
 
 def with_whole_kernels(module: nn.Module) -> nn.Module:
@@ -65,23 +71,24 @@ def with_whole_kernels(module: nn.Module) -> nn.Module:
 
 
 def plain_step(
-    plain: Plain, config: Config, x: Tensor, eps: Tensor, total: int, multiply: str = "float32"
+    plain: Plain, config: Config, x: Tensor, eps: Tensor, total: int, precision: str = "float32"
 ) -> None:
-    """One update of the weights and of their average; ``multiply`` as in ``precision``."""
-    with precision.multiplying(multiply), mock.patch.object(layers.EluByExp, "apply", F.elu):
-        terms = training.loss_terms(plain.model(x, eps), config)
+    """One update of the weights and of their average; ``precision`` is float32 or tf32."""
+    settings = config.training
+    with matmul_precision(precision), mock.patch.object(layers.EluByExp, "apply", F.elu):
+        terms = config.objective(plain.model(x, eps))
         plain.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()
         parameters = list(plain.model.parameters())
-        norm = nn.utils.clip_grad_norm_(parameters, config.clip, foreach=False).item()
-    for name in training.CURVES:
-        plain.totals[name] += getattr(terms, name).item()
+        norm = nn.utils.clip_grad_norm_(parameters, settings.clip, foreach=False).item()
+    for name, value in terms.named().items():
+        plain.totals[name] += value.item()
     if not math.isfinite(norm):
-        raise training.TrainingError(f"the gradient is NaN or infinite at step {plain.step}.")
+        raise TrainingError(f"the gradient is NaN or infinite at step {plain.step}.")
     for group in plain.optimizer.param_groups:
-        group["lr"] = training.learning_rate(config, plain.step, total, 0)
+        group["lr"] = learning_rate(settings, plain.step, total, 0)
     plain.optimizer.step()
-    decay = min(config.ema, (1 + plain.step) / (10 + plain.step))
+    decay = min(settings.ema, (1 + plain.step) / (10 + plain.step))
     with torch.no_grad():
         for mean, weight in zip(plain.averaged.parameters(), parameters, strict=True):
             mean.mul_(decay).add_(weight, alpha=1 - decay)

@@ -1,9 +1,10 @@
-"""Rows about trained models: drawing pixels and codes, the NLL, and what starting up takes."""
+"""Rows about models in use: drawing pixels and codes, the NLL, and start-up."""
 
 import multiprocessing
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -12,25 +13,28 @@ from unittest import mock
 import torch
 from timing import Row, clock, interleave
 from torch import nn
-from workload import Bench
+from workload import Bench, layer_calls
 
-from maelib import config, evaluation, layers, rng, sampling
+from maelib.internal import rng
+from maelib.measure import evaluation
+from maelib.measure.sampling import decode, decode_colour_reference, decode_pixels_reference
+from maelib.nets import POSITIONS
 
 NLL_K = 4096
 
 
-def sampled(b: Bench, dataset: str, slow: Callable, name: str, target: str) -> Row:
-    """``slow``, a full forward pass for each pixel, against ``sampling.decode``."""
-    c = b.configure(dataset)
+def sampled(b: Bench, images: str, slow: Callable, name: str, target: str) -> Row:
+    """``slow``, a full forward pass for each pixel, against ``decode``."""
+    c = b.configure(images)
     count = 4 if b.quick else 100
     plain, ours = b.networks(c)
     channels, size, _ = ours.decoder.shape
     pixels = size * size if b.on_gpu else 2
-    z = torch.randn(count, c.latent, device=b.device)
+    z = torch.randn(count, c.network.latent, device=b.device)
     uniform = torch.rand(count, 1 if channels == 1 else 4, size, size, device=b.device)
     sides = {
         "reference": partial(slow, plain.decoder, z, uniform, pixels=pixels),
-        "ours": partial(sampling.decode, ours.decoder, z, uniform),
+        "ours": partial(decode, ours.decoder, z, uniform),
     }
     times = interleave(sides, 3, b.device)
     note = "" if b.on_gpu else f"reference: {pixels} of {size * size} pixels, scaled"
@@ -40,14 +44,12 @@ def sampled(b: Bench, dataset: str, slow: Callable, name: str, target: str) -> R
 
 def pixels(b: Bench) -> Iterator[Row]:
     """Binary 28x28 images, pixel by pixel."""
-    slow = sampling.decode_pixels_reference
-    yield sampled(b, "digits", slow, "pixel sampling, 28x28", "30x")
+    yield sampled(b, "digits", decode_pixels_reference, "pixel sampling, 28x28", "30x")
 
 
 def colour(b: Bench) -> Iterator[Row]:
     """Colour images of the decoder with the small window."""
-    slow = sampling.decode_colour_reference
-    yield sampled(b, "photos", slow, "pixel sampling, 32x32 colour", "20x")
+    yield sampled(b, "photos", decode_colour_reference, "pixel sampling, 32x32 colour", "20x")
 
 
 def nll_images(b: Bench) -> int:
@@ -83,21 +85,21 @@ def nll_precision(b: Bench) -> Iterator[Row]:
     """How far the NLL in each precision lies from the plain model's in float32."""
     c, n, k = b.configure(), 4 if b.quick else 100, 8 if b.quick else 64
     plain, ours = b.networks(c)
-    x, exact = b.batch(c, n)[0], {}
+    x, found = b.batch(c, n)[0], {}
 
-    def measure(side: str, net: nn.Module, precise: str) -> None:
-        exact[side] = evaluation.iw_nll(net, x, k, precise=precise)
+    def measure(side: str, net: nn.Module, precision: str) -> None:
+        found[side] = evaluation.iw_nll(net, x, k, precision=precision)
 
-    chosen = [b.precise, *["bf16"] * (b.on_gpu or b.quick)]
+    chosen = [b.precision, *["bf16"] * (b.on_gpu or b.quick)]
     sides = {p: partial(measure, p, ours, p) for p in chosen}
     sides = {"reference": partial(measure, "reference", plain, "float32"), **sides}
     times = interleave(sides, 1, b.device, warm=0)
-    for precise in chosen:
-        gap = exact[precise] - exact["reference"]
+    for precision in chosen:
+        gap = found[precision] - found["reference"]
         note = f"mean difference {gap.mean():.2g} nats, largest of an image {gap.abs().max():.2g}"
-        kept = {side: times[side] for side in ("reference", precise)}
-        name = f"NLL in {precise}, k = {k}, {n} images"
-        yield b.row(name, kept, "within 0.01 nats", note, ours=precise)
+        kept = {side: times[side] for side in ("reference", precision)}
+        name = f"NLL in {precision}, k = {k}, {n} images"
+        yield b.row(name, kept, "within 0.01 nats", note, ours=precision)
 
 
 def nll_once(b: Bench, k: int) -> dict[str, float]:
@@ -157,33 +159,19 @@ def growth_of_nll(b: Bench) -> Iterator[Row]:
 
 def flow(b: Bench) -> Iterator[Row]:
     """Sampling the flow priors: seconds, and how often a masked layer is evaluated."""
-    for dataset, count in (("digits", 100), ("photos", 64)):
-        c = b.configure(dataset)
+    for images, count in (("digits", 100), ("photos", 64)):
+        c = b.configure(images)
         prior = b.state(c).model.prior
         draw = partial(prior.sample, count, rng.generator(0, "flow", device=b.device))
-        passes = masked_passes(prior, draw)
+        calls = Counter(layer for layer, _ in layer_calls(draw) if layer.mask is not None)
+        passes = max(calls.values())
         times = interleave({"ours": draw}, 3, b.device)
-        dimensions = c.latent if dataset == "digits" else config.POSITIONS
-        what = "dimensions" if dataset == "digits" else "positions of the maps"
+        dimensions = POSITIONS if c.data.is_colour else c.network.latent
+        what = "positions of the maps" if c.data.is_colour else "dimensions"
         note = f"{passes} passes of each masked layer for {dimensions} {what}"
         more = {"passes": passes, "dimensions": dimensions}
-        name = f"flow sampling, {c.latent} latent, batch {count}"
+        name = f"flow sampling, {c.network.latent} latent, batch {count}"
         yield b.row(name, times, "a pass a dimension at most", note, reference=None, more=more)
-
-
-def masked_passes(prior: nn.Module, draw: Callable[[], object]) -> int:
-    """The most evaluations of any one masked layer of ``prior`` during ``draw``."""
-    counts: dict[nn.Module, int] = {}
-
-    def count(layer: nn.Module, *_: object) -> None:
-        counts[layer] = counts.get(layer, 0) + 1
-
-    masked = [layer for layer in layers.layers(prior) if layer.mask is not None]
-    hooks = [layer.register_forward_hook(count) for layer in masked]
-    draw()
-    for hook in hooks:
-        hook.remove()
-    return max(counts.values())
 
 
 def start(b: Bench) -> Iterator[Row]:
@@ -192,7 +180,7 @@ def start(b: Bench) -> Iterator[Row]:
         "import torch": ["-c", "import torch"],
         "import maelib": ["-c", "import maelib"],
         "maelib --help": ["-m", "maelib", "--help"],
-        "import maelib.runs": ["-c", "import maelib.runs"],
+        "import maelib.runs": ["-c", "import maelib.runs.run"],
     }
     sides = {
         name: partial(subprocess.run, [sys.executable, *words], check=True, capture_output=True)

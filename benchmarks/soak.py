@@ -5,8 +5,8 @@ python benchmarks/soak.py --short               # 2 kills only
 
 Prints a table: fault, tries, survived, lost. A kill is SIGKILL to a real ``maelib train`` at a
 random (seeded) moment; the run is started again, and again killed, until it ends. It survived if
-its weights, learning curves and measurements are bit for bit those of a run left in peace. The
-other faults are those of the tests, each a try; survived means that the test passed.
+its weights, learning curves and measurements are bit for bit those of an undisturbed run. The
+other faults are tests marked ``fault``, each a try; survived means that the test passed.
 """
 
 import argparse
@@ -16,27 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
-FAULTS = {  # fault: words in the names of its tests
-    "checkpoint truncated or corrupted": ("damaged_checkpoint",),
-    "disk full": ("disk_full", "cannot_be_written_whole"),
-    "read-only output": ("read_only", "unwritable"),
-    "two processes, one run": ("second_process",),
-    "garbage among results": ("garbage", "damaged_result", "foreign_results"),
-    "NaN at step n": ("nan_", "bad_step"),
-    "out of memory": ("out_of_memory",),
-    "Ctrl-C, SIGTERM, time is up": ("interrupting", "stopped_and_continued", "max_minutes"),
-    "data file altered": ("truncated_mnist", "unpacked_and_checked"),
-    "download cut half-way": ("download",),
-}
 Row = tuple[str, int, int]  # fault, tries, survived
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run everything; 1 if anything was lost, else 0."""
+    """Run and print everything; 1 if anything was lost, else 0."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--kills", type=int, default=20)
     options.add_argument("--seed", type=int, default=0)
@@ -46,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         kills = 2 if chosen.short else chosen.kills
         rows = [soak_kills(kills, chosen.seed, Path(folder), epochs=8 if chosen.short else 60)]
-        rows += [] if chosen.short else run_faults(Path(folder))
+        rows += [] if chosen.short else run_faults()
     print(table(rows))
     if chosen.json:
         names = ("fault", "tries", "survived")
@@ -81,7 +72,7 @@ def soak_kills(kills: int, seed: int, folder: Path, epochs: int) -> Row:
 def kill_until_finished(
     out: Path, epochs: int, most: int, draw: random.Random, longest: float
 ) -> int:
-    """Start a run as often as it takes, killing it at most ``most`` times; how often it was."""
+    """Start a run until it finishes, killing it at most ``most`` times; how often it was killed."""
     killed = 0
     while True:
         process = start(out, epochs)
@@ -100,14 +91,13 @@ def kill_until_finished(
 
 def start(out: Path, epochs: int) -> subprocess.Popen:
     """A real training process that saves about ten times a second."""
-    smoke = ["--preset", "smoke", "--dataset", "digits", "--epochs", str(epochs)]
-    command = [sys.executable, "-u", "-m", "maelib", "train", *smoke, "--out-dir", str(out)]
-    more = ["--checkpoint-minutes", "0.0015"]
-    return subprocess.Popen([*command, *more], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    options = f"--preset smoke --dataset digits --epochs {epochs} --checkpoint-minutes 0.0015"
+    command = [sys.executable, "-u", "-m", "maelib", "train", *options.split(), "--out-dir", out]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def wait_for_training(process: subprocess.Popen) -> bool:
-    """Read its output up to where it trains; False if it ended before."""
+    """Read its output up to where it trains; False if it ended before that."""
     return any(line.startswith("training on") for line in process.stdout)
 
 
@@ -115,26 +105,32 @@ def outcome(out: Path) -> tuple:
     """What must not depend on how often a run was killed."""
     (folder,) = out.glob("*/*/")
     record = json.loads((folder / "result.json").read_text())
-    numbers = [record[name] for name in ("measurements", "history", "samples", "dimensions")]
+    numbers = [record[name] for name in ("measurements", "history", "per_image", "dimensions")]
     return json.dumps(numbers), (folder / "model.safetensors").read_bytes()
 
 
-def run_faults(folder: Path) -> list[Row]:
-    """Run the tests of faults, and count them by fault."""
-    files = [f"tests/test_{name}.py" for name in ("faults", "runs", "data")]
-    words = sorted({word for words in FAULTS.values() for word in words})
-    report = folder / "report.xml"
-    command = ["-m", "pytest", "-q", *files, "-k", " or ".join(words), f"--junitxml={report}"]
-    subprocess.run([sys.executable, *command], cwd=ROOT, stdout=subprocess.DEVNULL)
-    cases = list(ElementTree.parse(report).iter("testcase"))
-    ran = {case.get("name"): len(case) == 0 for case in cases if case.find("skipped") is None}
-    return [count(fault, words, ran) for fault, words in FAULTS.items()]
+def run_faults() -> list[Row]:
+    """Run the tests that are marked ``fault``, and count them by the fault that they name."""
+    counter = Counter()
+    status = pytest.main(["-q", "-m", "fault", str(ROOT / "tests")], [counter])
+    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+        raise RuntimeError(f"pytest failed with status {status}.")
+    return [(fault, len(tests), sum(tests.values())) for fault, tests in counter.passed.items()]
 
 
-def count(fault: str, words: tuple[str, ...], ran: dict[str, bool]) -> Row:
-    """A fault's row from the names of the tests that ran and whether each passed."""
-    passed = [fine for name, fine in ran.items() if any(word in name for word in words)]
-    return fault, len(passed), sum(passed)
+class Counter:
+    """A pytest plugin that keeps whether each test passed, by its fault and its name."""
+
+    def __init__(self):
+        self.passed: dict[str, dict[str, bool]] = defaultdict(dict)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
+        report = yield
+        if report.failed or (report.passed and report.when == "call"):
+            fault = item.get_closest_marker("fault").args[0]
+            self.passed[fault][item.nodeid] = report.passed
+        return report
 
 
 if __name__ == "__main__":

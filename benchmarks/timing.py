@@ -1,4 +1,4 @@
-"""Fair timing and honest telling: interleaved runs, medians, one table, one JSON."""
+"""Timing: interleaved runs, medians in seconds, Markdown tables and one JSON file."""
 
 import json
 import platform
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from maelib import results
+from maelib.runs import record
 
 HEADER = ("row", "device", "reference", "ours", "ratio", "target", "note")
 Times = dict[str, list[float]]  # of each side, the seconds of each run
@@ -42,7 +42,7 @@ class Row:
         return statistics.median(self.timings[side]) * self.scale.get(side, 1)
 
     @property
-    def grows(self) -> bool:
+    def is_series(self) -> bool:
         """Whether the row is a series of sides rather than a comparison of two."""
         return self.reference is None and self.ours is None
 
@@ -59,7 +59,7 @@ class Row:
         return (self.row, self.device, *times, ratio, self.target, self.note)
 
     def json(self) -> dict:
-        """Everything, as JSON holds it."""
+        """Every field, the medians and the ratio, for JSON."""
         medians = {side: self.seconds(side) for side in self.timings}
         return {**asdict(self), "medians": medians, "ratio": self.ratio}
 
@@ -88,7 +88,7 @@ def clock(run: Callable[[], object], device: torch.device) -> float:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people, to three figures."""
+    """Seconds as text, to three figures."""
     if seconds is None:
         return "-"
     unit, factor = ("s", 1) if seconds >= 1 else ("ms", 1e3) if seconds >= 1e-3 else ("us", 1e6)
@@ -104,7 +104,7 @@ def markdown(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 def provenance(device: torch.device) -> dict:
     """The commit, versions and hardware that the numbers belong to."""
-    found = results.provenance(device, 0.0)
+    found = record.provenance(device, 0.0)
     del found["train_seconds"]
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
@@ -117,7 +117,7 @@ def provenance(device: torch.device) -> dict:
 
 
 def write(path: Path, about: dict, rows: list[Row]) -> None:
-    """Provenance, and all that was measured so far."""
+    """Write the provenance and the rows measured so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"provenance": about, "rows": [row.json() for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n")

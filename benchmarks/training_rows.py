@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,33 +15,35 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
-from workload import Bench
+from workload import Bench, layer_calls
 
-from maelib import config, data, layers, objectives, precision, training
+from maelib.config import Config, resolve
+from maelib.data import dataset
+from maelib.objectives.base import Outputs
+from maelib.training import loop
+from maelib.training.precision import matmul_precision
+from maelib.training.state import State
+from maelib.training.step import Step, train_step
 
-STEPS = 10**6  # of the learning-rate schedule, which is not what is timed
+STEPS = 10**6  # of the learning-rate schedule; its length does not change what is timed
 
 
 def stepper(
-    state: training.State, c: config.Config, batch: tuple[Tensor, Tensor], precise: str
+    state: State, c: Config, batch: tuple[Tensor, Tensor], precision: str
 ) -> Callable[[], None]:
-    """Takes one training step, as ``maelib train --precision`` does."""
-
-    def run() -> None:
-        with precision.multiplying(precise):
-            training.train_step(state, state.model, c, *batch, STEPS, precise)
-
-    return run
+    """A function that takes one training step, as ``maelib train --precision`` does."""
+    step = Step(state.model, c.objective, c.training, STEPS, precision)
+    return matmul_precision(precision)(partial(train_step, state, step, *batch))
 
 
 def train(b: Bench) -> Iterator[Row]:
     """A training step against ``plain_step``, as it is, compiled, and in what precision."""
     c = b.configure()
-    batch = b.batch(c, c.batch_size)
+    size = c.training.batch_size
+    batch = b.batch(c, size)
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     has_bf16 = torch.cuda.is_bf16_supported() if b.on_gpu else torch.cpu._is_avx512_bf16_supported()
-    precise = ["float32", *["tf32"] * b.on_gpu, *["bf16"] * has_bf16]
-    kinds = [(p, compiled) for p in precise for compiled in (False, *[True] * bool(compiler))]
+    precisions = ["float32", *["tf32"] * b.on_gpu, *["bf16"] * has_bf16]
     plain, cut = begin(b.state(c), c), begin(b.state(c), c, whole=False)
     sides = {
         "reference": partial(plain_step, plain, c, *batch, STEPS),
@@ -49,22 +52,23 @@ def train(b: Bench) -> Iterator[Row]:
     if b.on_gpu:
         twin = begin(b.state(c), c)
         sides["reference in TF32"] = partial(plain_step, twin, c, *batch, STEPS, "tf32")
-    states = [b.state(c) for _ in kinds]
-    for (p, compiled), state in zip(kinds, states, strict=True):
+    states = []
+    for precision, compiled in product(precisions, (False, True) if compiler else (False,)):
+        state = b.state(c)
+        states.append(state)
         if compiled:
             state.model.compile()
-        sides[f"{p}, compiled" if compiled else p] = stepper(state, c, batch, p)
+        sides[precision + ", compiled" * compiled] = stepper(state, c, batch, precision)
     times = interleave(sides, 20 if b.on_gpu else 5, b.device, warm=3 if b.on_gpu else 1)
     for state in states:
-        training.require_finite(state.tally)
+        state.totals.require_finite()
     target = "5x, on an H200 below 4 ms" if b.on_gpu else "2x"
     for side in list(sides)[1:]:
-        name, pair = f"training step, batch {c.batch_size}: {side}", {"reference", side}
-        kept = {key: runs for key, runs in times.items() if key in pair}
-        plainly = side.startswith("reference")
-        note = "" if plainly else "channels-last, fused Adam, no hidden rows of masked kernels"
-        yield b.row(name, kept, "-" if plainly else target, note, ours=side)
-    for missing in {"bf16"} - set(precise):
+        kept = {name: times[name] for name in ("reference", side)}
+        note = "channels-last, fused Adam, no hidden rows of masked kernels"
+        rest = ("-",) if side.startswith("reference") else (target, note)
+        yield b.row(f"training step, batch {size}: {side}", kept, *rest, ours=side)
+    for missing in {"bf16"} - set(precisions):
         yield b.row(f"training step: {missing}", {}, target, "not measured: not in this hardware")
     if not compiler:
         yield b.row("training step: compiled", {}, target, "not measured: no C++ compiler")
@@ -75,13 +79,13 @@ def curve(b: Bench) -> Iterator[Row]:
     sizes = dict(epochs=2, validate_steps=5)
     if not b.quick:
         sizes = dict(epochs=25, validate_steps=100, channels=8, batch_size=50, train_images=1000)
-    images, last = data.load("digits"), {}
+    images, last = dataset.load("digits"), {}
 
-    def train(side: str, precise: str, seed: int) -> None:
+    def train(side: str, precision: str, seed: int) -> None:
         preset = "smoke" if b.quick else "quick"
-        c = config.resolve(preset, "digits", val_images=100, seed=seed, **sizes)
+        c = resolve(preset, "digits", val_images=100, seed=seed, **sizes)
         with tempfile.TemporaryDirectory() as folder:
-            _, progress = training.train(c, images, Path(folder), b.device, precise=precise)
+            _, progress = loop.train(c, images, Path(folder), b.device, precision=precision)
         last[side] = progress.history[-1]
 
     sides = {"reference": ("float32", 0), "bf16": ("bf16", 0), "other seed": ("float32", 1)}
@@ -109,41 +113,36 @@ class Largest(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
-        sizes = [
-            t.untyped_storage().nbytes() // t.itemsize
-            for t in tree_leaves(made)
-            if isinstance(t, Tensor)
-        ]
+        tensors = [leaf for leaf in tree_leaves(made) if isinstance(leaf, Tensor)]
+        sizes = [t.untyped_storage().nbytes() // t.itemsize for t in tensors]
         self.numbers = max([self.numbers, *sizes])
         return made
 
 
 def pairs(b: Bench) -> Iterator[Row]:
     """The pairwise terms, forward and backward, as a share of a training step."""
-    for dataset in ("digits", "photos"):
-        c = b.configure(dataset)
-        size = c.batch_size
-        mu, logvar = (torch.randn(size, c.latent, device=b.device).requires_grad_() for _ in "12")
+    for name in ("digits", "photos"):
+        c = b.configure(name)
+        size, latent = c.training.batch_size, c.network.latent
+        mu, logvar = (torch.randn(size, latent, device=b.device).requires_grad_() for _ in "12")
         terms = partial(pair_terms, c, mu, logvar)
         terms()
         with Largest() as largest:
             terms()
         step = stepper(b.state(c), c, b.batch(c, size), "float32")
         times = interleave({"reference": step, "ours": terms}, 3, b.device)
-        found = b.row(f"pairwise KL, {size} x {c.latent}", times, "5 % of a step")
+        found = b.row(f"pairwise KL, {size} x {latent}", times, "5 % of a step")
         note = (
             f"{100 / found.ratio:.2g} % of the step (reference); largest tensor "
-            f"{largest.numbers:,} numbers, batch^2 * latent is {size**2 * c.latent:,}"
+            f"{largest.numbers:,} numbers, batch^2 * latent is {size**2 * latent:,}"
         )
         yield replace(found, note=note, more={"largest": largest.numbers})
 
 
-def pair_terms(c: config.Config, mu: Tensor, logvar: Tensor) -> None:
-    """Value and gradient of all that ``mae_loss`` computes from pairs."""
+def pair_terms(c: Config, mu: Tensor, logvar: Tensor) -> None:
+    """Value and gradient of all that the objective computes from pairs."""
     nothing = mu.new_zeros(len(mu))
-    terms = objectives.mae_loss(
-        nothing, nothing, mu, logvar, alpha=c.alpha, beta=c.beta, diverse=c.diverse
-    )
+    terms = c.objective(Outputs(nothing, nothing, mu, logvar))
     torch.autograd.grad(terms.loss, (mu, logvar))
 
 
@@ -152,28 +151,24 @@ def growth_of_step(b: Bench) -> Iterator[Row]:
     sides = {}
     for size in (4, 8) if b.quick else (25, 50, 100, 200):
         c = b.configure(batch_size=size)
-        sides[f"batch {size}"] = stepper(b.state(c), c, b.batch(c, size), b.precise)
+        sides[f"batch {size}"] = stepper(b.state(c), c, b.batch(c, size), b.precision)
     times = interleave(sides, 3, b.device)
-    yield b.row(f"training step, {b.precise}", times, "-", reference=None, ours=None)
+    yield b.row(f"training step, {b.precision}", times, "-", reference=None, ours=None)
 
 
 def floor(b: Bench) -> Iterator[Row]:
     """The step against the least time that its operations and its bytes can take."""
     c = b.configure()
-    state, batch = b.state(c), b.batch(c, c.batch_size)
-    step = stepper(state, c, batch, b.precise)
+    state, batch = b.state(c), b.batch(c, c.training.batch_size)
+    step = stepper(state, c, batch, b.precision)
     with FlopCounterMode(display=False) as counter:
         step()
     operations, moved = counter.get_total_flops(), bytes_moved(state, batch)
     size = 256 if b.quick else 8192 if b.on_gpu else 2048
     a, big = torch.randn(size, size, device=b.device), torch.randn(16 * size**2, device=b.device)
     target = torch.empty_like(big)
-
-    def multiply() -> None:
-        with precision.multiplying(b.precise):
-            a @ a
-
-    sides = {"step": step, "matmul": multiply, "copy": lambda: target.copy_(big)}
+    multiply = matmul_precision(b.precision)(partial(torch.mm, a, a))
+    sides = {"step": step, "matmul": multiply, "copy": partial(target.copy_, big)}
     times = interleave(sides, 5, b.device, warm=2)
     found = b.row("training step: distance from its floor", times, "-", ours="step")
     rate = 2 * size**3 / found.seconds("matmul")
@@ -182,25 +177,20 @@ def floor(b: Bench) -> Iterator[Row]:
     limit = max(least, key=least.get)
     note = (
         f"reference is the floor by {limit}: {operations / 1e9:.3g} GFLOP at {rate / 1e9:.3g} "
-        f"GFLOP/s; {moved / 1e9:.2g} GB at {bandwidth / 1e9:.3g} GB/s ({b.precise})"
+        f"GFLOP/s; {moved / 1e9:.2g} GB at {bandwidth / 1e9:.3g} GB/s ({b.precision})"
     )
     more = {"operations": operations, "bytes": moved, "flop/s": rate, "bytes/s": bandwidth}
     times |= {"reference": [least[limit]]}
     yield replace(found, timings=times, note=note, more=more | {"least_seconds": least})
 
 
-def bytes_moved(state: training.State, batch: tuple[Tensor, Tensor]) -> int:
+def bytes_moved(state: State, batch: tuple[Tensor, Tensor]) -> int:
     """Roughly the bytes that a step must move: each layer's output five times, a weight ten.
 
     Outputs are written, read, read again for the gradient, and their gradients written and read.
     Weights are read twice, their gradients written and read, and Adam reads and writes the
     weight, two moments and the average. Elementwise operations are taken to be fused.
     """
-    sizes: list[int] = []
-    found = layers.layers(state.model)
-    hooks = [h.register_forward_hook(lambda _, __, y: sizes.append(y.nbytes)) for h in found]
     with torch.no_grad():
-        state.model(*batch)
-    for hook in hooks:
-        hook.remove()
-    return 5 * sum(sizes) + 10 * sum(p.nbytes for p in state.model.parameters())
+        outputs = sum(size for _, size in layer_calls(lambda: state.model(*batch)))
+    return 5 * outputs + 10 * sum(p.nbytes for p in state.model.parameters())

@@ -1,12 +1,20 @@
 """What the benchmarks run on: the paper's networks or tiny ones, and images that are at hand."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from timing import Row
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 
-from maelib import config, data, model, precision, training
+from maelib.config import Config, resolve
+from maelib.data import dataset
+from maelib.model import VAE, build
+from maelib.nets.layers import WeightNorm
+from maelib.training.loop import draw_batch
+from maelib.training.precision import choose
+from maelib.training.state import State, start
 
 
 @dataclass(frozen=True)
@@ -21,37 +29,51 @@ class Bench:
         return self.device.type == "cuda"
 
     @property
-    def precise(self) -> str:
+    def precision(self) -> str:
         """The precision of a run that asks for none."""
-        return precision.choose("auto", self.device)
+        return choose("auto", self.device)
 
-    def configure(self, dataset: str = "digits", **changes: object) -> config.Config:
-        """The paper's configuration, or a tiny one, with steps too small to go astray.
+    def configure(self, name: str = "digits", **changes: object) -> Config:
+        """The paper's configuration, or a tiny one, for the data set ``name``.
 
-        The batch of the benchmarks never changes, and training on it is not what is measured.
+        The learning rate is small because every step sees the same batch: the weights barely move.
         """
         preset = "smoke" if self.quick else "paper"
-        return config.resolve(preset, dataset, lr=1e-5, **changes)
+        return resolve(preset, name, lr=1e-5, init_images=100, **changes)
 
-    def images(self, c: config.Config, count: int) -> Tensor:
+    def images(self, c: Config, count: int) -> Tensor:
         """8-bit images of the data set."""
-        return data.load(c.dataset).train.first(count).images.to(self.device)
+        return dataset.load(c.data.name).train.first(count).images.to(self.device)
 
-    def state(self, c: config.Config) -> training.State:
+    def state(self, c: Config) -> State:
         """A fresh training state."""
-        return training.start(replace(c, init_images=100), self.images(c, 100), self.device)
+        return start(c, self.images(c, c.training.init_images), self.device)
 
-    def batch(self, c: config.Config, count: int) -> tuple[Tensor, Tensor]:
+    def batch(self, c: Config, count: int) -> tuple[Tensor, Tensor]:
         """Images as the networks take them, and noise of the posterior."""
-        return training.draw_batch(c, self.images(c, count), 0)
+        return draw_batch(c, self.images(c, count), 0)
+
+    def networks(self, c: Config) -> tuple[VAE, VAE]:
+        """The model as the plain reference has it, contiguous, and as a run is loaded."""
+        ours = self.state(c).model.eval()
+        plain = build(c.network).to(self.device).eval()
+        plain.load_state_dict(ours.state_dict())
+        return plain, ours
 
     def row(self, name: str, *rest: object, **more: object) -> Row:
         """A row of the table, on this device."""
         return Row(name, self.device.type, *rest, **more)
 
-    def networks(self, c: config.Config) -> tuple[model.VAE, model.VAE]:
-        """The model as the plain reference has it, contiguous, and as a run is loaded."""
-        ours = self.state(c).model.eval()
-        plain = model.build(c).to(self.device).eval()
-        plain.load_state_dict(ours.state_dict())
-        return plain, ours
+
+def layer_calls(run: Callable[[], object]) -> list[tuple[WeightNorm, int]]:
+    """The layers that ``run`` calls, in order, each with the bytes of its output."""
+    calls = []
+
+    def note(module: torch.nn.Module, _: tuple, output: object) -> None:
+        if isinstance(module, WeightNorm):
+            calls.append((module, output.nbytes))
+
+    hook = register_module_forward_hook(note)
+    run()
+    hook.remove()
+    return calls

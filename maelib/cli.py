@@ -11,7 +11,6 @@ maelib sample mnist-mae-a1-b0.5
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 RUN = "the run's folder, or the name of a pretrained model"
 
@@ -42,11 +41,11 @@ def parser(command: str) -> argparse.ArgumentParser:
     for name, (text, _, add_options) in COMMANDS.items():
         added = commands.add_parser(name, help=text, description=text)
         if name == command:
-            add_options(added.add_argument, added)
+            add_options(added)
     return top
 
 
-def _train_options(add: Any, p: argparse.ArgumentParser) -> None:
+def _train_options(command: argparse.ArgumentParser) -> None:
     from maelib.config import PRESETS, objective_classes
     from maelib.data import AUTO, DATASETS, Data
     from maelib.internal.options import add_arguments
@@ -55,57 +54,67 @@ def _train_options(add: Any, p: argparse.ArgumentParser) -> None:
     from maelib.objectives import OBJECTIVES
     from maelib.training import Training
 
-    add("--dataset", default=AUTO, help=_choice(AUTO, *DATASETS))
-    add("--preset", default="quick", help=_choice(*PRESETS))
-    add("--objective", default="mae", help=_choice(*OBJECTIVES))
-    add("--seed", type=int, default=0, help="default: %(default)s")
-    sizes = p.add_argument_group("what the run is (default: as the preset or objective has it)")
+    command.add_argument("--dataset", default=AUTO, help=_choice(AUTO, *DATASETS))
+    command.add_argument("--preset", default="quick", help=_choice(*PRESETS))
+    command.add_argument("--objective", default="mae", help=_choice(*OBJECTIVES))
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    sizes = command.add_argument_group(
+        "what the run is (default: as the preset or objective has it)"
+    )
     add_arguments(sizes, *objective_classes(), Data, Network, Training, Evaluation)
-    _device_options(add, p)
-    add("--out-dir", help="folder of the runs (default: runs/)")
-    add("--max-minutes", type=float, help="stop and save after so many minutes")
-    add("--checkpoint-minutes", type=float, default=2.0, help="default: %(default)s")
-    add("--profile", action="store_true", help="write a trace of 20 steps into the run's folder")
-    add("--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)")
+    _device_options(command)
+    command.add_argument("--out-dir", help="folder of the runs (default: runs/)")
+    command.add_argument("--max-minutes", type=float, help="stop and save after so many minutes")
+    command.add_argument(
+        "--checkpoint-minutes", type=float, default=2.0, help="default: %(default)s"
+    )
+    command.add_argument(
+        "--profile", action="store_true", help="write a trace of 20 steps into the run's folder"
+    )
+    command.add_argument(
+        "--compile", action="store_true", help="train through torch.compile (needs a C++ compiler)"
+    )
 
 
-def _evaluate_options(add: Any, p: argparse.ArgumentParser) -> None:
+def _evaluate_options(command: argparse.ArgumentParser) -> None:
     from maelib.internal.options import add_arguments
     from maelib.measure import Evaluation
 
-    add("run", type=Path, help=RUN)
-    add_arguments(p, Evaluation)
-    _device_options(add, p)
+    command.add_argument("run", type=Path, help=RUN)
+    add_arguments(command, Evaluation)
+    _device_options(command)
 
 
-def _sample_options(add: Any, p: argparse.ArgumentParser) -> None:
-    add("run", type=Path, help=RUN)
-    add("--count", type=int, default=64, help="images (default: %(default)s)")
-    add("--seed", type=int, default=0, help="default: %(default)s")
-    add("--out", type=Path, default=Path("samples.png"), help="PNG (default: %(default)s)")
-    _device_options(add, p)
+def _sample_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, help=RUN)
+    command.add_argument("--count", type=int, default=64, help="images (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    command.add_argument(
+        "--out", type=Path, default=Path("samples.png"), help="PNG (default: %(default)s)"
+    )
+    _device_options(command)
 
 
-def _export_options(add: Any, p: argparse.ArgumentParser) -> None:
-    add("run", type=Path, help="the run's folder")
-    _device_options(add, p)
+def _export_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run", type=Path, help="the run's folder")
+    _device_options(command)
 
 
-def _runs_options(add: Any, p: argparse.ArgumentParser) -> None:
-    add("--out-dir", type=Path, help="folder of the runs (default: runs/)")
+def _runs_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out-dir", type=Path, help="folder of the runs (default: runs/)")
 
 
-def _data_options(add: Any, p: argparse.ArgumentParser) -> None:
+def _data_options(command: argparse.ArgumentParser) -> None:
     from maelib.data import AUTO, DATASETS
 
-    add("name", nargs="?", default=AUTO, help=_choice(AUTO, *DATASETS))
+    command.add_argument("name", nargs="?", default=AUTO, help=_choice(AUTO, *DATASETS))
 
 
-def _device_options(add: Any, p: argparse.ArgumentParser) -> None:
+def _device_options(command: argparse.ArgumentParser) -> None:
     from maelib.training import DEVICES, PRECISIONS
 
-    add("--device", default="auto", help=_choice(*DEVICES))
-    add("--precision", default="auto", help=_choice(*PRECISIONS))
+    command.add_argument("--device", default="auto", help=_choice(*DEVICES))
+    command.add_argument("--precision", default="auto", help=_choice(*PRECISIONS))
 
 
 def _choice(*names: str) -> str:
@@ -133,13 +142,13 @@ def _train(options: argparse.Namespace) -> None:
 def _evaluate(options: argparse.Namespace) -> None:
     from dataclasses import replace
 
+    from maelib.config import options_of
     from maelib.data import dataset
+    from maelib.measure import Evaluation
     from maelib.measure.evaluation import measure
 
     model, config = _opened(options)
-    names = ("nll_k", "nll_images")
-    changed = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
-    settings = replace(config.evaluation, **changed)
+    settings = replace(config.evaluation, **options_of(Evaluation, vars(options)))
     images = dataset.load(config.data.name)
     measured = measure(model, images, config.data, settings, options.precision)
     _print_measured(measured.means)
@@ -166,7 +175,8 @@ def _sample(options: argparse.Namespace) -> None:
 def _export(options: argparse.Namespace) -> None:
     from maelib.data import dataset
     from maelib.measure.evaluation import test_images
-    from maelib.runs import pretrained, record as records
+    from maelib.runs import pretrained
+    from maelib.runs import record as records
     from maelib.runs.run import pick_device
     from maelib.runs.weights import load_model
 

@@ -8,7 +8,7 @@ import json
 from dataclasses import asdict, dataclass, fields, replace
 
 from maelib.data import AUTO, COLOUR, DATASETS, Data
-from maelib.internal.options import Settings, checked, option_types
+from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
 from maelib.nets import COLOUR_DECODERS, Network
 from maelib.objectives import OBJECTIVES, Objective
@@ -176,11 +176,11 @@ def resolve(
     objective: str = "mae",
     *,
     seed: int = 0,
-    **options: object,
+    **given: object,
 ) -> Config:
     """The complete configuration of a run: a preset's sizes with what the caller overrides.
 
-    ``options`` are those of ``Data``, ``Network``, ``Training``, ``Evaluation`` and of all
+    ``given`` are options of ``Data``, ``Network``, ``Training``, ``Evaluation`` and of all
     objectives by name; one that is None stays as the preset or the objective has it. Options of
     objectives other than the chosen one are checked and have no effect. An explicit ``epochs``
     holds whatever ``min_steps``. ValueError, one sentence, for the first bad value.
@@ -188,20 +188,22 @@ def resolve(
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
     _one_of("dataset", dataset, (AUTO, *DATASETS))
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None}
     if "epochs" in given:
         given = {"min_steps": 0, **given}
-    _refuse_unknown(given)
+    kinds = [Data, Network, Training, Evaluation, *objective_classes()]
+    if unknown := set(given).difference(*(options(kind) for kind in kinds)):
+        raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
     sizes = (COLOUR_PRESETS if dataset in COLOUR else PRESETS)[preset]
     config = Config(
         preset=preset,
-        data=Data(**{"name": dataset} | sizes["data"] | _options_of(Data, given)),
+        data=Data(**{"name": dataset} | sizes["data"] | options_of(Data, given)),
         network=Network(
-            **components(objective, dataset) | sizes["network"] | _options_of(Network, given)
+            **components(objective, dataset) | sizes["network"] | options_of(Network, given)
         ),
         objective=_objective(objective, dataset, given),
-        training=Training(**sizes["training"] | _options_of(Training, given)),
-        evaluation=Evaluation(**sizes["evaluation"] | _options_of(Evaluation, given)),
+        training=Training(**sizes["training"] | options_of(Training, given)),
+        evaluation=Evaluation(**sizes["evaluation"] | options_of(Evaluation, given)),
         seed=checked("seed", seed, int, {"least": 0}),
     )
     _check_together(config)
@@ -211,11 +213,11 @@ def resolve(
 def from_json(content: dict) -> Config:
     """A configuration as JSON holds it, back again; ValueError if it is not one."""
     try:
-        parts = {name: dict(content[name]) for name in PARTS}
-        objective = OBJECTIVES[parts.pop("objective")["name"]]
+        parts = {name: _with_tuples(content[name]) for name in PARTS}
+        objective = parts.pop("objective")
         made = {name: PARTS[name](**values) for name, values in parts.items()}
-        chosen = replace(objective, **content["objective"])
-        return Config(content["preset"], objective=chosen, seed=content["seed"], **made)
+        made["objective"] = replace(OBJECTIVES[objective["name"]], **objective)
+        return Config(content["preset"], seed=content["seed"], **made)
     except (KeyError, TypeError) as problem:
         raise ValueError(f"it holds no configuration of this version ({problem!r})") from problem
 
@@ -227,16 +229,15 @@ def objective_classes() -> list[type[Objective]]:
 
 def _objective(name: str, dataset: str, given: dict) -> Objective:
     for kind in objective_classes():
-        kind(name=name, **_options_of(kind, given))  # checks the values of the others too
+        kind(name=name, **options_of(kind, given))  # checks the values of the others too
     usual = usual_objective(name, dataset)
-    return replace(usual, **_options_of(type(usual), given))
+    return replace(usual, **options_of(type(usual), given))
 
 
 def _check_together(config: Config) -> None:
     """What no part can see alone."""
     if config.data.is_colour and config.objective.name == "vae":
-        raise ValueError("objective is 'vae', whose decoder is one of binary images; "
-                         "on colour images it must be another one, such as vlae or mae.")  # fmt: skip
+        raise ValueError("objective is 'vae', which has no decoder of colour images; use vlae.")
     if config.data.is_colour != config.network.is_colour:
         kind = "colour" if config.data.is_colour else "binary"
         raise ValueError(
@@ -250,21 +251,19 @@ def _check_together(config: Config) -> None:
         )
 
 
-def _options_of(kind: type[Settings], given: dict) -> dict:
-    return {name: given[name] for name in option_types(kind) if name in given and name != "name"}
+def options_of(kind: type[Settings], given: dict) -> dict:
+    """Those of the given values that are options of a settings class, checked and converted."""
+    there = {name: how for name, how in options(kind).items() if given.get(name) is not None}
+    return {name: checked(name, given[name], *how) for name, how in there.items()}
 
 
-def _refuse_unknown(given: dict) -> None:
-    kinds = [Data, Network, Training, Evaluation, *objective_classes()]
-    known = {name for kind in kinds for name in option_types(kind)} - {"name"}
-    for name in given:
-        if name not in known:
-            raise ValueError(f"{name} is not a parameter of a run.")
+def _with_tuples(part: dict) -> dict:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in part.items()}
 
 
 def _chosen(part: Settings) -> dict:
-    defaults = {f.name: f.default for f in fields(part) if f.name != "name"}
-    return {k: v for k, v in asdict(part).items() if k not in defaults or v != defaults[k]}
+    defaults = {f.name: f.default for f in fields(part)} | {"name": None}
+    return {name: value for name, value in asdict(part).items() if value != defaults[name]}
 
 
 def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:

@@ -11,23 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maelib.internal.shapes import Codes, Scalar
+from maelib.internal.shapes import AnyShape, Codes, PerDimension, PerPair, Scalar
 
 
-def gaussian_kl(
-    mu1: Float[Tensor, "*#shape"],
-    logvar1: Float[Tensor, "*#shape"],
-    mu2: Float[Tensor, "*#shape"],
-    logvar2: Float[Tensor, "*#shape"],
-) -> Float[Tensor, "*#shape"]:
+def gaussian_kl(mu1: AnyShape, logvar1: AnyShape, mu2: AnyShape, logvar2: AnyShape) -> AnyShape:
     """KL(N(mu1, exp logvar1) || N(mu2, exp logvar2)) in nats, elementwise; the shapes broadcast."""
     distance = (mu1 - mu2).square()
     return 0.5 * (logvar2 - logvar1 + (distance + logvar1.exp()) / logvar2.exp() - 1)
 
 
-def standard_kl(
-    mu: Float[Tensor, "*shape"], logvar: Float[Tensor, "*shape"]
-) -> Float[Tensor, "*shape"]:
+def standard_kl(mu: AnyShape, logvar: AnyShape) -> AnyShape:
     """KL(N(mu, exp logvar) || N(0, 1)) in nats, elementwise."""
     return 0.5 * (mu.square() + logvar.exp() - 1 - logvar)
 
@@ -35,34 +28,31 @@ def standard_kl(
 def pairwise_kl(mu: Codes, logvar: Codes) -> Float[Tensor, "pairs latent"]:
     """KL(q(z_k|x_i) || q(z_k|x_j)) in nats for every ordered pair i != j, dimension k (Eq. 8).
 
-    ``pairs`` is batch * (batch - 1), row by row, so a batch of one has no pair: a ValueError.
-    The slow, obvious form, and the only one that keeps every dimension of every pair.
+    ``pairs`` is batch * (batch - 1), row by row. Here and below, a batch of one is a ValueError.
     """
-    batch = _pairable(mu)
-    full = gaussian_kl(mu[:, None], logvar[:, None], mu[None], logvar[None])
-    return full[~torch.eye(batch, dtype=torch.bool, device=mu.device)]
+    same = torch.eye(_pairable(mu), dtype=torch.bool, device=mu.device)
+    return gaussian_kl(mu[:, None], logvar[:, None], mu[None], logvar[None])[~same]
 
 
-def mean_kl_per_dimension(mu: Codes, logvar: Codes) -> Float[Tensor, " latent"]:
-    """Mean of ``pairwise_kl`` over its pairs, per dimension, without forming any pair.
+def mean_kl_per_dimension(mu: Codes, logvar: Codes) -> PerDimension:
+    """Mean of ``pairwise_kl`` over its pairs, without forming any pair.
 
-    Per dimension the sum over all i, j of ((mu_i - mu_j)^2 + var_i) / var_j separates into
-    batch moments. The means are centred first, so that nothing large cancels.
+    The sum over all i, j of ((mu_i - mu_j)^2 + var_i) / var_j separates into batch moments. The
+    means are centred first, so that nothing large cancels.
     """
     batch = _pairable(mu)
     centred = mu - mu.mean(0)
     precision = (-logvar).exp()
     second_moment = centred.square() + logvar.exp()
     cross = second_moment.mean(0) * precision.mean(0) + (centred.square() * precision).mean(0)
-    all_pairs = 0.5 * (cross - 1)
-    return all_pairs * batch / (batch - 1)
+    return 0.5 * (cross - 1) * batch / (batch - 1)
 
 
-def pairwise_total_kl(mu: Codes, logvar: Codes) -> Float[Tensor, " pairs"]:
+def pairwise_total_kl(mu: Codes, logvar: Codes) -> PerPair:
     """KL(q(z|x_i) || q(z|x_j)) in nats for every ordered pair i != j, summed over dimensions.
 
-    Equals ``pairwise_kl(mu, logvar).sum(1)`` with two matrix products in place of a
-    [batch, batch, latent] array: (mu_i - mu_j)^2 / var_j expands in i and j.
+    This is ``pairwise_kl(mu, logvar).sum(1)`` by a matrix product: (mu_i - mu_j)^2 / var_j
+    expands in i and j, so no [batch, batch, latent] array is formed.
     """
     batch = _pairable(mu)
     centred = mu - mu.mean(0)
@@ -71,8 +61,7 @@ def pairwise_total_kl(mu: Codes, logvar: Codes) -> Float[Tensor, " pairs"]:
     right = torch.cat([precision, -2 * centred * precision], 1)
     entropy = logvar.sum(1)
     own = (centred.square() * precision).sum(1)
-    latent = mu.shape[1]
-    full = 0.5 * (left @ right.T + own + entropy - entropy[:, None] - latent)
+    full = 0.5 * (left @ right.T + own + entropy - entropy[:, None] - mu.shape[1])
     # Dropping the diagonal by views: each row of batch entries starts one past a diagonal entry.
     return full.flatten()[1:].view(batch - 1, batch + 1)[:, :-1].reshape(-1)
 
@@ -87,20 +76,21 @@ def std(mu: Codes, logvar: Codes) -> Scalar:
     return std_over_pairs(pairwise_total_kl(mu, logvar))
 
 
-def std_over_pairs(kl: Float[Tensor, " pairs"]) -> Scalar:
+def std_over_pairs(kl: PerPair) -> Scalar:
     """Standard deviation over pairs (normalised by their number); its gradient at 0 is 0."""
     variance = kl.var(correction=0)
     is_zero = variance == 0
-    return torch.where(is_zero, 0.0, torch.where(is_zero, 1.0, variance).sqrt())
+    return variance.masked_fill(is_zero, 1.0).sqrt().masked_fill(is_zero, 0.0)
 
 
 def diverse_loss(mu: Codes, logvar: Codes, alpha: float, form: str = "tempered") -> Scalar:
     """The diversity term of the loss, weight alpha included, in one of three forms.
 
-    ``pairwise``: alpha mean_pairs sum_k softplus(-KL_k), as printed in Eq. (8). ``mean``: alpha
-    sum_k softplus(-mean_pairs KL_k), the authors' released code; never above ``pairwise``
-    (Jensen). ``tempered``: alpha sum_k softplus(-mean_pairs KL_k / alpha), their code on the
-    submission's deadline day, whose closed form Table 4 follows (notebook 02).
+    - ``pairwise``: alpha mean_pairs sum_k softplus(-KL_k), as printed in Eq. (8).
+    - ``mean``: alpha sum_k softplus(-mean_pairs KL_k), the authors' released code; never above
+      ``pairwise`` (Jensen).
+    - ``tempered``: alpha sum_k softplus(-mean_pairs KL_k / alpha), their code on the submission's
+      deadline day, whose closed form Table 4 follows (notebook 02).
     """
     if form not in ("tempered", "mean", "pairwise"):
         raise ValueError(f"form is {form!r}; it must be one of tempered, mean, pairwise.")
@@ -115,8 +105,8 @@ def diverse_loss(mu: Codes, logvar: Codes, alpha: float, form: str = "tempered")
 def mean_pairwise_softplus(mu: Codes, logvar: Codes, elements: int = 2**22) -> Scalar:
     """mean_pairs sum_k softplus(-KL_k), the estimate of Eq. (8).
 
-    A part of the pairs is formed at a time, about ``elements`` numbers, and again for the
-    gradient: memory does not grow with batch^2 * latent.
+    About ``elements`` numbers of the pairs are formed at a time, and again for the gradient.
+    Memory therefore does not grow with batch^2 * latent.
     """
     batch, latent = mu.shape
     rows = max(1, elements // mu.numel())
@@ -130,7 +120,7 @@ def mean_pairwise_softplus(mu: Codes, logvar: Codes, elements: int = 2**22) -> S
     return (total - batch * latent * math.log(2)) / (batch * (batch - 1))
 
 
-def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Tensor:
+def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Scalar:
     kl = gaussian_kl(mu1[:, None], logvar1[:, None], mu2[None], logvar2[None])
     return F.softplus(-kl).sum()
 
@@ -144,17 +134,16 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
     """
     if form not in ("tempered", "mean"):
         raise ValueError(f"form is {form!r}; a closed form exists for tempered and mean only.")
-    pull = 1.0 if form == "tempered" else alpha
-    temperature = alpha if form == "tempered" else 1.0
+    pull, temperature = (1.0, alpha) if form == "tempered" else (alpha, 1.0)
     odds = pull / (beta * ratio) - 1
     return latent * temperature * math.log(odds) if odds > 1 else 0.0
 
 
-def _pairable(mu: Tensor) -> int:
-    batch = mu.shape[0]
-    if batch < 2:
+def _pairable(mu: Codes) -> int:
+    """The batch size, at least 2."""
+    if len(mu) < 2:
         raise ValueError(
-            f"a batch of {batch} has no pair of different images; "
+            f"a batch of {len(mu)} has no pair of different images; "
             "the mutual posterior divergence needs a batch size of at least 2."
         )
-    return batch
+    return len(mu)

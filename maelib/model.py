@@ -3,9 +3,10 @@
 import math
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import Module
 
-from maelib.internal.shapes import Codes, Images, PerImage
+from maelib.internal.shapes import AnyCodes, Codes, Images, PerImage
 from maelib.nets import MAP_SIZE, Network
 from maelib.nets.densenet import LOGVAR_RANGE, DenseNetEncoder
 from maelib.nets.flows import map_steps, vector_steps
@@ -18,26 +19,20 @@ from maelib.nets.resnet import ResNetDecoder, ResNetEncoder
 from maelib.objectives.base import Outputs
 
 
-class VAE(nn.Module):
-    """A VAE of any encoder, posterior, prior and decoder of the package's kinds; z is a vector."""
+class VAE(Module):
+    """A VAE of any encoder, posterior, prior and decoder of ``nets``; z is a vector."""
 
-    def __init__(
-        self, encoder: nn.Module, posterior: nn.Module, prior: nn.Module, decoder: nn.Module
-    ):
+    def __init__(self, encoder: Module, posterior: Module, prior: Module, decoder: Module):
         super().__init__()
         self.encoder, self.posterior = encoder, posterior
         self.prior, self.decoder = prior, decoder
 
     def forward(self, x: Images, eps: Codes) -> Outputs:
-        """RE and KL of Eq. (3) in nats for each image by one posterior sample; mu and logvar.
-
-        ``eps`` is the standard normal noise of the sample.
-        """
+        """RE and KL of Eq. (3) in nats of each image, at its posterior sample of noise ``eps``."""
         mu, logvar = self.encode(x)
         z = reparameterise(mu, logvar, eps)
         kl = log_normal(eps, logvar) - self.prior.log_prob(z)
-        re = -self.log_likelihood(x, z)
-        return Outputs(re, kl, mu, logvar)
+        return Outputs(-self.log_likelihood(x, z), kl, mu, logvar)
 
     def encode(self, x: Images) -> tuple[Codes, Codes]:
         """mu and logvar of q(z|x), in the precision of ``x`` whatever the encoder multiplies in."""
@@ -49,26 +44,20 @@ class VAE(nn.Module):
         return self.decoder.log_prob(self.decoder(z, x).to(x.dtype), x)
 
 
-def reparameterise(
-    mu: Float[Tensor, "*#batch latent"],
-    logvar: Float[Tensor, "*#batch latent"],
-    eps: Float[Tensor, "*#batch latent"],
-) -> Float[Tensor, "*#batch latent"]:
+def reparameterise(mu: AnyCodes, logvar: AnyCodes, eps: AnyCodes) -> AnyCodes:
     """The posterior sample z = mu + exp(logvar / 2) eps; shapes broadcast."""
     return mu + (0.5 * logvar).exp() * eps
 
 
-def log_normal(
-    eps: Float[Tensor, "*batch latent"], logvar: Float[Tensor, "*batch latent"]
-) -> Float[Tensor, "*batch"]:
-    """log q(z|x) in nats at z = mu + exp(logvar / 2) eps."""
+def log_normal(eps: AnyCodes, logvar: AnyCodes) -> Float[Tensor, "*#batch"]:
+    """log q(z|x) in nats at z = mu + exp(logvar / 2) eps; shapes broadcast."""
     return -0.5 * (eps.square() + logvar + math.log(2 * math.pi)).sum(-1)
 
 
 def build(network: Network) -> VAE:
     """The model of a network's settings, with its layers' plain initial values."""
-    encoder = _encoder(network)
-    return VAE(encoder, _posterior(network, encoder), _prior(network), _decoder(network))
+    encoder, posterior = _inference(network)
+    return VAE(encoder, posterior, _prior(network), _decoder(network))
 
 
 def initialise(model: VAE, x: Images, eps: Codes) -> None:
@@ -76,19 +65,17 @@ def initialise(model: VAE, x: Images, eps: Codes) -> None:
     initialise_from_data(model, lambda: model(x, eps))
 
 
-def _encoder(n: Network) -> nn.Module:
+def _inference(n: Network) -> tuple[Module, Module]:
+    """The encoder and the posterior."""
     if n.encoder == "densenet":
-        return DenseNetEncoder(n.growth, n.dense_steps)
-    return ResNetEncoder(n.encoder_channels, n.encoder_hidden)
+        encoder = DenseNetEncoder(n.growth, n.dense_steps)
+        layer = Conv2d(encoder.outputs, 2 * n.maps, 1)
+        return encoder, GaussianPosterior(layer, LOGVAR_RANGE)
+    encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden)
+    return encoder, GaussianPosterior(Linear(encoder.outputs, 2 * n.latent))
 
 
-def _posterior(n: Network, encoder: nn.Module) -> nn.Module:
-    if n.encoder == "densenet":
-        return GaussianPosterior(Conv2d(encoder.outputs, 2 * n.maps, 1), LOGVAR_RANGE)
-    return GaussianPosterior(Linear(encoder.outputs, 2 * n.latent))
-
-
-def _prior(n: Network) -> nn.Module:
+def _prior(n: Network) -> Module:
     if n.prior == "normal":
         return StandardNormal(n.latent)
     if n.prior == "map-flow":
@@ -96,7 +83,7 @@ def _prior(n: Network) -> nn.Module:
     return FlowPrior(n.latent, vector_steps(n.latent, n.flow_hidden, n.flow_pairs))
 
 
-def _decoder(n: Network) -> nn.Module:
+def _decoder(n: Network) -> Module:
     if n.decoder == "resnet":
         return ResNetDecoder(n.latent, n.encoder_channels, n.encoder_hidden)
     if n.decoder == "pixelcnn":

@@ -15,7 +15,7 @@ AUTO = "auto"  # mnist where it is found or can be downloaded, else its stand-in
 class Data(Settings):
     """A data set and how many of its images are used; ``None`` is all of them."""
 
-    name: str = option("auto", "data set", choices=(AUTO, *DATASETS))
+    name: str
     train_images: int | None = option(None, "use only the first so many training images", least=2)
     val_images: int | None = option(None, "use only the first so many validation images", least=2)
     test_images: int | None = option(None, "measure on the first so many test images", least=2)

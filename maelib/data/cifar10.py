@@ -7,10 +7,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 
 from maelib.data.download import DownloadError, fetch, folder_for
 from maelib.data.split import Dataset, Split, split_off
@@ -28,27 +25,21 @@ FILES = {
     "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
     "batches.meta": "f962466ef690d46b226450fb9aadc74ba4bc64a76aa526b5827fe4bc5c7125cb",
 }
-Images = UInt8[Tensor, "n 3 32 32"]
-Labels = Int64[Tensor, " n"]
 
 
 def load(roots: list[Path], download: bool = True) -> Dataset:
     """CIFAR-10 from the first of ``roots`` that holds any of its files, else downloaded."""
-    root = _find(roots)
+    root = next((r for r in roots if any((r / FOLDER / name).exists() for name in FILES)), None)
     if root is None:
-        root = folder_for("CIFAR-10", "the folder cifar-10-batches-py", roots, download)
+        root = folder_for("CIFAR-10", f"the folder {FOLDER}", roots, download)
         try:
             _download(root)
         except DownloadError as error:
             raise FileNotFoundError(f"CIFAR-10 was not found, and {error}") from error
-    images, labels, *test = _read(root)
-    train, val = split_off(images, labels, 2000, "cifar10 split")
-    return Dataset("cifar10", train, val, Split(*test), "the original batches")
-
-
-def _find(roots: list[Path]) -> Path | None:
-    """The first data folder that holds any of CIFAR-10's files."""
-    return next((r for r in roots if any((r / FOLDER / name).exists() for name in FILES)), None)
+    _check(root)
+    full, test = _read(root, train=True), _read(root, train=False)
+    train, val = split_off(full.images, full.labels, 2000, "cifar10 split")
+    return Dataset("cifar10", train, val, test, "the original batches")
 
 
 def _download(root: Path) -> None:
@@ -65,10 +56,7 @@ def _download(root: Path) -> None:
         archive.unlink()
 
 
-def _read(root: Path) -> tuple[Images, Labels, Images, Labels]:
-    """The 50,000 training and 10,000 test images with their labels, in the original order."""
-    from torchvision.datasets import CIFAR10
-
+def _check(root: Path) -> None:
     for name, digest in FILES.items():
         path = root / FOLDER / name
         if not path.exists() or sha256(path) != digest:
@@ -76,13 +64,12 @@ def _read(root: Path) -> tuple[Images, Labels, Images, Labels]:
                 f"{path} is missing or altered (its SHA-256 is not CIFAR-10's); restore it, or "
                 f"delete {path.parent} so that it is downloaded anew."
             )
-    train, test = (CIFAR10(root, train=flag, download=False) for flag in (True, False))
-    return _images(train.data), _labels(train.targets), _images(test.data), _labels(test.targets)
 
 
-def _images(channels_last: np.ndarray) -> Images:
-    return torch.from_numpy(channels_last).permute(0, 3, 1, 2).contiguous()
+def _read(root: Path, train: bool) -> Split:
+    """The 50,000 training or the 10,000 test images with their labels, in the original order."""
+    from torchvision.datasets import CIFAR10
 
-
-def _labels(labels: list[int]) -> Labels:
-    return torch.tensor(labels)
+    found = CIFAR10(root, train)
+    images = torch.from_numpy(found.data).permute(0, 3, 1, 2).contiguous()
+    return Split(images, torch.tensor(found.targets))

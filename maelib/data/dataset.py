@@ -1,16 +1,18 @@
 """A data set by its name, and its images as a model sees them."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from maelib.data import AUTO, DATASETS, cifar10, digits, mnist, omniglot, photos
 from maelib.data.split import Dataset, Split
 from maelib.internal.paths import data_roots
+from maelib.internal.shapes import Images, StoredImages
 
 __all__ = ["Dataset", "Split", "as_input", "binarise", "load", "unit_range"]
+Noise = torch.Generator | None
 
 
 def load(name: str = AUTO, roots: list[Path] | None = None, download: bool = True) -> Dataset:
@@ -29,33 +31,27 @@ def load(name: str = AUTO, roots: list[Path] | None = None, download: bool = Tru
             return mnist.load(roots, download)
         except FileNotFoundError:
             return digits.load("bundled with scikit-learn (MNIST not found and not downloadable)")
-    if name in ("digits", "photos"):
-        return {"digits": digits, "photos": photos}[name].load()
     loaders = {
         "mnist": mnist.load,
         "omniglot": omniglot.load_burda,
         "omniglot_lake": omniglot.load_lake,
         "cifar10": cifar10.load,
     }
-    return loaders[name](roots, download)
+    if name in loaders:
+        return loaders[name](roots, download)
+    return digits.load() if name == "digits" else photos.load()
 
 
-def binarise(
-    images: UInt8[Tensor, "*shape"], generator: torch.Generator | None = None
-) -> Float[Tensor, "*shape"]:
+def binarise(images: UInt8[Any, "*shape"], generator: Noise = None) -> Float[Any, "*shape"]:
     """A fresh Bernoulli(pixel / 255) draw of every pixel, as 0. or 1., on the images' device."""
     return torch.bernoulli(images.float() / 255, generator=generator)
 
 
-def as_input(
-    images: UInt8[Tensor, "n channels h w"], generator: torch.Generator | None = None
-) -> Float[Tensor, "n channels h w"]:
+def as_input(images: StoredImages, generator: Noise = None) -> Images:
     """What a model sees of stored images: grey ones binarised afresh, colours as -1 ... 1."""
-    if images.shape[1] == 1:
-        return binarise(images, generator)
-    return images.float() / 127.5 - 1
+    return binarise(images, generator) if images.shape[1] == 1 else images.float() / 127.5 - 1
 
 
-def unit_range(x: Float[Tensor, "n channels h w"]) -> Float[Tensor, "n channels h w"]:
+def unit_range(x: Images) -> Images:
     """Images as models see or draw them, brought to 0 ... 1 for the eye."""
     return x if x.shape[1] == 1 else (x + 1) / 2

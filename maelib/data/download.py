@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pooch
-import requests
 
 # Pooch announces each download and, where no digest is published, the one it found.
 pooch.get_logger().setLevel(logging.WARNING)
@@ -17,25 +16,23 @@ class DownloadError(OSError):
 
 
 def fetch(urls: list[str], target: Path, digest: str | None, timeout: float = 5.0) -> None:
-    """Download ``target`` from the first of ``urls`` that gives the bytes with this SHA-256.
+    """Download ``target`` from the first of ``urls`` that gives the bytes with this digest.
 
-    A ``digest`` of None (none is published) accepts what comes; the reader must check it.
-    Nothing is asked for if MAELIB_OFFLINE is set. DownloadError if every mirror fails;
-    ``timeout`` is the longest silence, in seconds.
+    ``digest`` is a SHA-256 or ``md5:...``. None (none is published) accepts what comes; the reader
+    must check it. ``timeout`` is the longest silence, in seconds. DownloadError if every mirror
+    fails or MAELIB_OFFLINE is set.
     """
-    problems = []
-    if os.environ.get("MAELIB_OFFLINE"):
-        problems, urls = ["MAELIB_OFFLINE is set"], []
+    problem = "MAELIB_OFFLINE is set"
     downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
-    for url in urls:
+    for url in [] if os.environ.get("MAELIB_OFFLINE") else urls:
         try:
             pooch.retrieve(url, digest, target.name, target.parent, downloader=downloader)
             return
-        except (requests.RequestException, ValueError, OSError) as problem:
-            problems.append(f"{url}: {problem}")
+        except (ValueError, OSError) as failure:
+            problem = f"{url}: {failure}"
     raise DownloadError(
-        f"could not download {target.name} ({problems[-1]}); connect to the internet, or put the "
-        "file in a data folder yourself and point MAELIB_DATA at that folder."
+        f"could not download {target.name} ({problem}); connect to the internet, or put the file "
+        "in a data folder yourself and point MAELIB_DATA at that folder."
     )
 
 

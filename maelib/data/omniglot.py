@@ -6,6 +6,7 @@ omniglot_lake  made here from the original 105x105 drawings of Lake et al. (2015
 """
 
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ from maelib.data.download import fetch, folder_for
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal import rng
 from maelib.internal.files import sha256
+from maelib.internal.shapes import Labels, StoredImages
 
 BURDA_URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
 BURDA_COUNTS = (24_345, 8_070)
 LAKE_DIGEST = "84828307d4a41ec8fa245e41bd40972c8e1d05cb2e4de23b3f3971990b3b4bce"
-LAKE_DRAWINGS = 32_460
-Images = UInt8[Tensor, "n 1 28 28"]
+Drawings = UInt8[Tensor, "batch 105 105"]  # 1 is ink
 
 
 def load_burda(roots: list[Path], download: bool = True) -> Dataset:
@@ -32,8 +33,7 @@ def load_burda(roots: list[Path], download: bool = True) -> Dataset:
     22,000 / 2,345 / 8,070 images, the validation images a seeded draw from the training set.
     """
     path = find_burda(roots)
-    if path is None:
-        path = download_burda(folder_for("OMNIGLOT", "chardata.mat", roots, download))
+    path = path or download_burda(folder_for("OMNIGLOT", "chardata.mat", roots, download))
     images, alphabets, *test = read_burda(path)
     train, val = split_off(images, alphabets, 2345, "omniglot split")
     source = f"chardata.mat with SHA-256 {sha256(path)}"
@@ -42,8 +42,7 @@ def load_burda(roots: list[Path], download: bool = True) -> Dataset:
 
 def load_lake(roots: list[Path], download: bool = True) -> Dataset:
     """OMNIGLOT made from the original drawings: splits of the same sizes, seeded."""
-    path = find_lake(roots)
-    if path is not None:
+    if path := find_lake(roots):
         drawings, alphabets = read_lake(path)
     else:
         root = folder_for("OMNIGLOT", "omniglot/omniglot_105.npz", roots, download)
@@ -57,8 +56,13 @@ def load_lake(roots: list[Path], download: bool = True) -> Dataset:
 
 def find_burda(roots: list[Path]) -> Path | None:
     """The user's ``chardata.mat``, if one of the data folders has it."""
-    places = [r / folder / "chardata.mat" for r in roots for folder in ("omniglot", "OMNIGLOT", "")]
-    return next((place for place in places if place.exists()), None)
+    places = (r / f / "chardata.mat" for r, f in product(roots, ("omniglot", "OMNIGLOT", "")))
+    return next(filter(Path.exists, places), None)
+
+
+def find_lake(roots: list[Path]) -> Path | None:
+    """The packed original drawings, if one of the data folders has them."""
+    return next(filter(Path.exists, (r / "omniglot" / "omniglot_105.npz" for r in roots)), None)
 
 
 def download_burda(root: Path) -> Path:
@@ -70,7 +74,7 @@ def download_burda(root: Path) -> Path:
 
 def read_burda(
     path: Path, counts: tuple[int, int] = BURDA_COUNTS
-) -> tuple[Images, Int64[Tensor, " n"], UInt8[Tensor, "m 1 28 28"], Int64[Tensor, " m"]]:
+) -> tuple[StoredImages, Labels, UInt8[Tensor, "test 1 28 28"], Int64[Tensor, " test"]]:
     """Training images and alphabets, test images and alphabets, of a ``chardata.mat``.
 
     A column is an image in Fortran order with values from 0 to 1. OSError if keys, shapes or
@@ -87,31 +91,26 @@ def read_burda(
     for images, target, count in ((*parts[:2], counts[0]), (*parts[2:], counts[1])):
         right = images.shape == (784, count) and target.shape[1] == count
         if not (right and images.min() >= 0 and images.max() <= 1):
-            raise OSError(f"{path.name} does not hold {count:,} images of 784 pixels in 0 to 1; "
-                          f"{remedy}")  # fmt: skip
+            raise OSError(
+                f"{path.name} does not hold {count:,} images of 784 pixels in 0 to 1; {remedy}"
+            )
     return _grey(parts[0]), _alphabet(parts[1]), _grey(parts[2]), _alphabet(parts[3])
 
 
-def find_lake(roots: list[Path]) -> Path | None:
-    """The packed original drawings, if one of the data folders has them."""
-    places = [root / "omniglot" / "omniglot_105.npz" for root in roots]
-    return next((place for place in places if place.exists()), None)
-
-
-def read_lake(path: Path) -> tuple[UInt8[Tensor, "n 105 105"], Int64[Tensor, " n"]]:
-    """The original drawings (1 is ink) and their alphabets, from the packed file."""
+def read_lake(path: Path) -> tuple[Drawings, Labels]:
+    """The original drawings and their alphabets, from the packed file."""
     if sha256(path) != LAKE_DIGEST:
-        raise OSError(f"{path.name} is truncated or altered (its SHA-256 differs); restore it, or "
-                      "delete it so that the drawings are downloaded.")  # fmt: skip
+        raise OSError(
+            f"{path.name} is truncated or altered (its SHA-256 differs); restore it, or delete it "
+            "so that the drawings are downloaded."
+        )
     with np.load(path, allow_pickle=False) as content:
         bits = np.unpackbits(content["images"], axis=1, count=105 * 105)
         alphabet = content["alphabet"].astype(np.int64)
     return torch.from_numpy(bits.reshape(-1, 105, 105)), torch.from_numpy(alphabet)
 
 
-def read_torchvision(
-    root: Path, download: bool
-) -> tuple[UInt8[Tensor, "n 105 105"], Int64[Tensor, " n"]]:
+def read_torchvision(root: Path, download: bool) -> tuple[Drawings, Labels]:
     """The same drawings in the same order, from torchvision's copy of the original archives."""
     from torchvision.datasets import Omniglot
 
@@ -125,26 +124,25 @@ def read_torchvision(
     names = sorted({c.split("/")[0] for part in sets for c in part._characters})
     drawings, alphabets = [], []
     for part in sets:
-        for i, (_, character) in enumerate(part._flat_character_images):
-            pixels = np.asarray(part[i][0].convert("L")) < 128
-            drawings.append(torch.from_numpy(pixels))
+        for image, character in part:
+            drawings.append(torch.from_numpy(np.asarray(image) < 128))
             alphabets.append(names.index(part._characters[character].split("/")[0]))
     return torch.stack(drawings).to(torch.uint8), torch.tensor(alphabets)
 
 
-def shrink(drawings: UInt8[Tensor, "n 105 105"]) -> Images:
+def shrink(drawings: Drawings) -> StoredImages:
     """28x28 grey images: a pixel's value is the share of its area that is ink."""
-    parts = [
+    small = [
         F.interpolate(part[:, None].float(), size=(28, 28), mode="area")
         for part in drawings.split(2000)
     ]
-    return (torch.cat(parts) * 255).round().to(torch.uint8)
+    return (torch.cat(small) * 255).round().to(torch.uint8)
 
 
-def _grey(columns: np.ndarray) -> Images:
-    images = columns.T.reshape(-1, 28, 28).transpose(0, 2, 1)
-    return torch.from_numpy(np.ascontiguousarray(np.rint(images * 255).astype(np.uint8)))[:, None]
+def _grey(columns: np.ndarray) -> StoredImages:
+    images = np.rint(columns.T.reshape(-1, 1, 28, 28).swapaxes(2, 3) * 255).astype(np.uint8)
+    return torch.from_numpy(np.ascontiguousarray(images))
 
 
-def _alphabet(one_hot: np.ndarray) -> Int64[Tensor, " n"]:
+def _alphabet(one_hot: np.ndarray) -> Labels:
     return torch.from_numpy(one_hot.argmax(0).astype(np.int64))

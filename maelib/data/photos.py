@@ -6,11 +6,10 @@ nothing for CIFAR-10. The three splits come from different parts of the pictures
 
 import numpy as np
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 
 from maelib.data.split import Dataset, Split
 from maelib.internal import rng
+from maelib.internal.shapes import Labels, StoredImages
 
 # Columns of a 640-pixel wide photograph: the three parts share no pixel.
 PHOTO_PARTS = {"train": (0, 480), "val": (480, 544), "test": (544, 640)}
@@ -23,7 +22,7 @@ def load() -> Dataset:
     return Dataset("photos", *parts, "crops of two photographs bundled with scikit-learn")
 
 
-def photo_crops(part: str, count: int) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[Tensor, " n"]]:
+def photo_crops(part: str, count: int) -> tuple[StoredImages, Labels]:
     """``count`` seeded crops of one of ``PHOTO_PARTS``; the label says which photograph."""
     from sklearn.datasets import load_sample_images
 
@@ -33,9 +32,6 @@ def photo_crops(part: str, count: int) -> tuple[UInt8[Tensor, "n 3 32 32"], Int6
     rows = torch.randint(0, photos.shape[1] - 32, (count,), generator=draw).tolist()
     columns = torch.randint(low, high - 32, (count,), generator=draw).tolist()
     which = torch.randint(0, 2, (count,), generator=draw)
-    crops = [
-        photos[w, r : r + 32, c : c + 32]
-        for w, r, c in zip(which.tolist(), rows, columns, strict=True)
-    ]
-    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
-    return images.contiguous(), which
+    corners = zip(which.tolist(), rows, columns, strict=True)
+    crops = np.stack([photos[w, r : r + 32, c : c + 32] for w, r, c in corners])
+    return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous(), which

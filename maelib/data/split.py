@@ -4,18 +4,17 @@ import hashlib
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int64, UInt8
-from torch import Tensor
 
 from maelib.internal import rng
+from maelib.internal.shapes import Labels, StoredImages
 
 
 @dataclass(frozen=True)
 class Split:
     """Images with their labels."""
 
-    images: UInt8[Tensor, "n channels height width"]
-    labels: Int64[Tensor, " n"]
+    images: StoredImages
+    labels: Labels
 
     def __len__(self) -> int:
         return len(self.images)
@@ -27,7 +26,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set's three splits, where it came from, and the SHA-256 of its contents."""
+    """A data set's three splits, and where it came from."""
 
     name: str
     train: Split
@@ -50,9 +49,7 @@ class Dataset:
         return f"{self.name}: {sizes} train / validation / test images; {self.source}"
 
 
-def split_off(
-    images: UInt8[Tensor, "n c h w"], labels: Int64[Tensor, " n"], count: int, key: str
-) -> tuple[Split, Split]:
+def split_off(images: StoredImages, labels: Labels, count: int, key: str) -> tuple[Split, Split]:
     """All images but ``count``, and those ``count``: a draw seeded by ``key``, in their order."""
     order = torch.randperm(len(images), generator=rng.generator(0, key))
     rest, drawn = order[count:].sort().values, order[:count].sort().values

@@ -1,24 +1,26 @@
-"""Options: dataclass fields that carry their help and their limits, for code and command line alike.
+"""Options: dataclass fields that carry their help and limits, for code and command line alike.
 
-A settings class declares each option once, with ``option``. Its values are checked when an instance
-is made (``Settings``), and the command line derives flag, type and help from it (``add_arguments``).
+A settings class declares each option once. Its values are checked when an instance is made, and
+the command line derives flag, type and help from the declaration.
 """
 
 import argparse
-import dataclasses
 import math
-import operator
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+
+NOUNS = {int: "a whole number", float: "a finite number", str: "a text"}
 
 
 def option(
     default: object,
     help: str,
     *,
-    least: float | None = None,
-    above: float | None = None,
+    least: int | float | None = None,
+    above: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> typing.Any:
     """A field with its help; a number must be at least ``least`` or greater than ``above``."""
@@ -34,104 +36,65 @@ class Settings:
     """
 
     def __post_init__(self):
-        for name, kind in option_types(type(self)).items():
-            value = checked(name, getattr(self, name), kind, _option(type(self), name).metadata)
-            object.__setattr__(self, name, value)
+        for name, (kind, limits) in options(type(self)).items():
+            object.__setattr__(self, name, checked(name, getattr(self, name), kind, limits))
 
 
-def option_types(kind: type) -> dict[str, typing.Any]:
-    """The type of every field that was declared with ``option``, in order."""
+def options(kind: type) -> dict[str, tuple[typing.Any, Mapping]]:
+    """The options of a settings class by name: type, and help and limits."""
     hints = typing.get_type_hints(kind)
-    return {f.name: hints[f.name] for f in fields(kind) if "help" in f.metadata}
+    return {f.name: (hints[f.name], f.metadata) for f in fields(kind) if "help" in f.metadata}
 
 
-def checked(name: str, value: object, kind: typing.Any, limits: typing.Mapping = {}) -> object:
+def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> object:
     """``value`` as ``kind``: integral floats become integers, other misfits a ValueError."""
     if isinstance(kind, types.UnionType):
         return None if value is None else checked(name, value, typing.get_args(kind)[0], limits)
     if typing.get_origin(kind) is tuple:
-        return _checked_tuple(name, value, typing.get_args(kind), limits)
-    convert = {int: _integer, float: _number, bool: _boolean, str: _text}[kind]
-    try:
-        value = convert(value)
-    except (TypeError, ValueError) as problem:
-        raise ValueError(f"{name} is {value!r}; it must be {_NOUNS[kind]}.") from problem
-    _check_limits(name, value, limits)
-    return value
+        kinds = typing.get_args(kind)
+        if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
+            raise ValueError(f"{name} is {value!r}; it must be {len(kinds)} numbers.")
+        return tuple(checked(name, v, k, limits) for v, k in zip(value, kinds, strict=True))
+    if not _fits(value, kind):
+        raise ValueError(f"{name} is {value!r}; it must be {NOUNS[kind]}.")
+    value = kind(value)
+    choices, least, above = (limits.get(limit) for limit in ("choices", "least", "above"))
+    if choices and value not in choices:
+        accepted = f"one of {', '.join(choices)}"
+    elif least is not None and value < least:
+        accepted = f"a number that is at least {least}"
+    elif above is not None and value <= above:
+        accepted = f"a number greater than {above}"
+    else:
+        return value
+    raise ValueError(f"{name} is {value!r}; it must be {accepted}.")
 
 
-def add_arguments(parser: argparse.ArgumentParser, *kinds: type) -> None:
+def add_arguments(parser: argparse._ActionsContainer, *kinds: type) -> None:
     """One flag for each option of the settings classes; a value that is not given is None.
 
     An option that several classes have becomes one flag, with the help of each.
     """
-    found: dict[str, list[tuple[type, typing.Any]]] = {}
-    for kind in kinds:
-        for name, hint in option_types(kind).items():
-            found.setdefault(name, []).append((kind, hint))
-    for name, places in found.items():
-        texts = dict.fromkeys(_help(_option(kind, name)) for kind, _ in places)
-        hint = places[0][1]
-        many = typing.get_origin(hint) is tuple
-        base = typing.get_args(hint)[0] if many or isinstance(hint, types.UnionType) else hint
+    hints, helps = {}, {}
+    for name, (hint, limits) in (item for kind in kinds for item in options(kind).items()):
+        choices = f": {', '.join(limits['choices'])}" if limits["choices"] else ""
+        hints[name] = hint
+        helps.setdefault(name, {})[limits["help"] + choices] = None  # each once, in order
+    for name, hint in hints.items():
+        is_tuple = typing.get_origin(hint) is tuple
+        base = typing.get_args(hint)[0] if typing.get_args(hint) else hint
         parser.add_argument(
             f"--{name.replace('_', '-')}",
-            type=float if base in (int, float) else str,
-            nargs=len(typing.get_args(hint)) if many else None,
+            type=str if base is str else float,
+            nargs=len(typing.get_args(hint)) if is_tuple else None,
             metavar="TEXT" if base is str else "N",
-            help="; or ".join(texts),
+            help="; or ".join(helps[name]),
         )
 
 
-def _help(option_field: dataclasses.Field) -> str:
-    choices = option_field.metadata["choices"]
-    return option_field.metadata["help"] + (f": {', '.join(choices)}" if choices else "")
-
-
-def _option(kind: type, name: str) -> dataclasses.Field:
-    return next(f for f in fields(kind) if f.name == name)
-
-
-def _checked_tuple(name: str, value: object, kinds: tuple, limits: typing.Mapping) -> tuple:
-    if not isinstance(value, (tuple, list)) or len(value) != len(kinds):
-        raise ValueError(f"{name} is {value!r}; it must be {len(kinds)} numbers.")
-    return tuple(checked(name, v, k, limits) for v, k in zip(value, kinds, strict=True))
-
-
-def _check_limits(name: str, value: object, limits: typing.Mapping) -> None:
-    choices, least, above = (limits.get(limit) for limit in ("choices", "least", "above"))
-    if choices and value not in choices:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
-    if least is not None and not value >= least:
-        raise ValueError(f"{name} is {value!r}; it must be a number that is at least {least}.")
-    if above is not None and not value > above:
-        raise ValueError(f"{name} is {value!r}; it must be a number greater than {above}.")
-
-
-def _integer(value: typing.Any) -> int:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool):
-        raise TypeError(value)
-    return operator.index(value)
-
-
-def _number(value: typing.Any) -> float:
-    if isinstance(value, (bool, str)) or not math.isfinite(number := float(value)):
-        raise TypeError(value)
-    return number
-
-
-def _boolean(value: typing.Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(value)
-    return value
-
-
-def _text(value: typing.Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-_NOUNS = {int: "a whole number", float: "a finite number", bool: "True or False", str: "a text"}
+def _fits(value: typing.Any, kind: type) -> bool:
+    if kind is str or isinstance(value, (bool, str)):
+        return kind is str and isinstance(value, str)
+    if kind is int:
+        return isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
+    return isinstance(value, Real) and math.isfinite(value)

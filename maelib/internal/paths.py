@@ -16,9 +16,8 @@ def project_root() -> Path:
 def data_roots() -> list[Path]:
     """Where data sets are looked for: $MAELIB_DATA, then data/ and ../shared/data."""
     named = [Path(os.environ["MAELIB_DATA"])] if os.environ.get("MAELIB_DATA") else []
-    near = [
-        base / tail for base in (project_root(), Path.cwd()) for tail in ("data", "../shared/data")
-    ]
+    bases = (project_root(), Path.cwd())
+    near = [base / tail for base in bases for tail in ("data", "../shared/data")]
     return list(dict.fromkeys([*named, *near]))
 
 

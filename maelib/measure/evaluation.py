@@ -1,7 +1,4 @@
-"""What is measured on a trained model: RE, KL, L_elbo, MPD, STD and the NLL, and the settings.
-
-Colour images have no binarisation, and their NLL is also given in bits/dim (``bpd``); the
-representations of Table 2 are measured on binary images only.
+"""What is measured on a trained model: RE, KL, L_elbo, MPD, STD, the NLL, collapse and Table 2.
 
 Every model sees the same seeded binarisation of the test images and the same noise, so that
 models are compared by paired differences.
@@ -20,31 +17,28 @@ from maelib.data import Data
 from maelib.data.dataset import Dataset, as_input
 from maelib.divergences import mpd, std
 from maelib.internal import rng
+from maelib.internal.shapes import Codes, Images, ManyCodes, PerImage, Samples
 from maelib.measure import EVALUATION_VERSION, Evaluation, collapse
 from maelib.model import VAE, log_normal, reparameterise
 from maelib.nets.layers import fixed_weights
+from maelib.objectives.base import Outputs
 from maelib.training.precision import choose, inference_precision
 
 BLOCK = 64  # importance samples that share one noise key
 PAIR_BATCH = 512  # test images among which MPD and STD are taken
 COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
 SEED = 0  # of the test binarisation and noise: the same for every run
+Weights = Float[Tensor, "samples batch"]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that is measured on one model.
+    """All that is measured on one model."""
 
-    ``means`` are the numbers of the tables, in nats unless their name says otherwise.
-    ``per_image`` holds what paired comparisons need: nll, re and kl of the first images, mpd and
-    std of each batch of pairs. ``dimensions`` has a number for each latent dimension;
-    ``settings`` says how all of it was measured.
-    """
-
-    means: dict[str, float]
-    per_image: dict[str, list[float]]
-    dimensions: dict[str, list[float]]
-    settings: dict[str, object]
+    means: dict[str, float]  # the numbers of the tables, in nats unless their name says otherwise
+    per_image: dict[str, list[float]]  # for paired comparisons; mpd and std by batch of pairs
+    dimensions: dict[str, list[float]]  # a number for each latent dimension
+    settings: dict[str, object]  # how all of it was measured
 
 
 def measure(
@@ -55,15 +49,17 @@ def measure(
     precision: str = "auto",
     observe: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Every measure, on the images ``used``; ``observe`` is told how many the NLL has done."""
+    """Every measure, on the images ``used``; ``observe`` is told how many the NLL has done, of all.
+
+    Only colour images have bits/dim (``bpd``), and only binary ones the measures of Table 2.
+    """
     device = next(model.parameters()).device
     precision = choose(precision, device)
     x = test_images(dataset.test.first(used.test_images).images.to(device))
     re, kl, mu, logvar = elbo_terms(model, x, precision=precision)
     mpds, stds = pair_measures(mu, logvar)
-    nll = iw_nll(
-        model, x[: settings.nll_images], settings.nll_k, precision=precision, observe=observe
-    )
+    few = x[: settings.nll_images]
+    nll = iw_nll(model, few, settings.nll_k, precision=precision, observe=observe)
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
     scalars, dimensions = collapse.measure(model, x[first], mu[first], logvar[first], kl_first)
@@ -77,7 +73,13 @@ def measure(
         "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
         **scalars,
     }
-    means |= _of_its_kind(model, dataset, used, means["nll"])
+    if used.is_colour:
+        means["bpd"] = bits_per_dim(means["nll"], x[0].numel())
+    else:
+        from maelib.measure import representations  # scikit-learn takes seconds to import
+
+        limits = used.train_images, used.test_images
+        means |= representations.measure_model(model, dataset, *limits)
     per_image = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
     per_image = {name: [round(v, 4) for v in each.tolist()] for name, each in per_image.items()}
     how = {
@@ -95,46 +97,28 @@ def measure(
     return Measured(means, {**per_image, "mpd": mpds, "std": stds}, dimensions, how)
 
 
-def _of_its_kind(model: VAE, dataset: Dataset, used: Data, nll: float) -> dict[str, float]:
-    """Bits/dim of colour images, Table 2 of binary ones."""
-    if used.is_colour:
-        return {"bpd": bits_per_dim(nll, dataset.test.images[0].numel())}
-    from maelib.measure import representations  # scikit-learn takes seconds to import
-
-    return representations.measure_model(model, dataset, used.train_images, used.test_images)
-
-
 def bits_per_dim(nll: float, dimensions: int) -> float:
     """An NLL in nats per image as bits for each of its ``dimensions`` numbers."""
     return nll / (dimensions * math.log(2))
 
 
-def test_images(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def test_images(images: UInt8[Tensor, "batch channels h w"]) -> Images:
     """The test images that every model is measured on, binary ones in one seeded binarisation."""
-    drawn = as_input(images.cpu(), rng.generator(SEED, "test binarisation"))
-    return drawn.to(images.device)
+    return as_input(images.cpu(), rng.generator(SEED, "test binarisation")).to(images.device)
 
 
 @torch.no_grad()
-def elbo_terms(
-    model: VAE, x: Float[Tensor, "n c h w"], batch: int = 500, precision: str = "float32"
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"], Tensor, Tensor]:
-    """RE and KL in nats of each image by one posterior sample, and mu and logvar [n, latent]."""
+def elbo_terms(model: VAE, x: Images, batch: int = 500, precision: str = "float32") -> Outputs:
+    """RE and KL in nats of each image by one posterior sample, and mu and logvar."""
     noise = rng.generator(SEED, "elbo")
     eps = torch.randn(len(x), model.prior.latent, generator=noise).to(x.device)
     with inference_precision(precision, x.device):
         parts = [model(*chunk) for chunk in zip(x.split(batch), eps.split(batch), strict=True)]
-    re, kl, mu, logvar = (torch.cat(part) for part in zip(*parts, strict=True))
-    return re, kl, mu, logvar
+    return Outputs(*map(torch.cat, zip(*parts, strict=True)))
 
 
-def pair_measures(
-    mu: Float[Tensor, "n latent"], logvar: Float[Tensor, "n latent"]
-) -> tuple[list[float], list[float]]:
-    """MPD and STD in nats of each consecutive batch of ``PAIR_BATCH`` images.
-
-    The last partial batch is dropped unless it is the only one.
-    """
+def pair_measures(mu: Codes, logvar: Codes) -> tuple[list[float], list[float]]:
+    """MPD and STD in nats of each full batch of ``PAIR_BATCH`` images, or of all of fewer."""
     size = min(PAIR_BATCH, len(mu))
     batches = zip(mu.split(size), logvar.split(size), strict=True)
     full = [batch for batch in batches if len(batch[0]) == size]
@@ -144,31 +128,30 @@ def pair_measures(
 @torch.no_grad()
 def iw_nll(
     model: VAE,
-    x: Float[Tensor, "n c h w"],
+    x: Images,
     k: int,
     rows: int = 256,
     precision: str = "float32",
     observe: Callable[[int, int], None] | None = None,
-) -> Float[Tensor, " n"]:
+) -> PerImage:
     """-log (1/k) sum_i p(x, z_i) / q(z_i|x) in nats for each image, z_i from q(z|x).
 
-    At most about ``rows`` decoder rows are held at once, whatever k. The noise is keyed by the
-    image's index and the block of ``BLOCK`` samples: ``rows`` changes the result by round-off.
-    The networks multiply as ``precision`` says; log-probabilities and their sums are float32.
+    At most about ``rows`` images are decoded at once, whatever k. The noise is keyed by the
+    image's index and the block of ``BLOCK`` samples, so ``rows`` changes only round-off. The
+    networks multiply as ``precision`` says; log-probabilities and their sums are float32.
     """
-    block = min(BLOCK, k)
-    per_batch = max(1, rows // block)
+    per_batch = max(1, rows // min(BLOCK, k))
     results = []
     with fixed_weights(model), inference_precision(precision, x.device):
         for first in range(0, len(x), per_batch):
             chunk = x[first : first + per_batch]
             results.append(_stream(model, chunk, first, k))
-            if observe is not None:
+            if observe:
                 observe(first + len(chunk), len(x))
     return torch.cat(results)
 
 
-def iw_nll_reference(model: VAE, x: Float[Tensor, "n c h w"], k: int) -> Float[Tensor, " n"]:
+def iw_nll_reference(model: VAE, x: Images, k: int) -> PerImage:
     """``iw_nll``, the slow and obvious way: one image and one sample at a time."""
     rows = []
     for i, image in enumerate(x):
@@ -179,41 +162,35 @@ def iw_nll_reference(model: VAE, x: Float[Tensor, "n c h w"], k: int) -> Float[T
 
 
 def log_weights(
-    model: VAE,
-    x: Float[Tensor, "n c h w"],
-    eps: Float[Tensor, "samples n latent"],
-    posterior: tuple[Tensor, Tensor] | None = None,
-) -> Float[Tensor, "samples n"]:
+    model: VAE, x: Images, eps: ManyCodes, posterior: tuple[Codes, Codes] | None = None
+) -> Weights:
     """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps.
 
     ``posterior`` is the encoder's mu and logvar of ``x``, if they are known already.
     """
-    samples, n, _ = eps.shape
-    mu, logvar = model.encode(x) if posterior is None else posterior
+    mu, logvar = posterior or model.encode(x)
     z = reparameterise(mu, logvar, eps).flatten(0, 1)
-    repeated = x.expand(samples, *x.shape).flatten(0, 1)
+    repeated = x.expand(len(eps), *x.shape).flatten(0, 1)
     joint = model.log_likelihood(repeated, z) + model.prior.log_prob(z)
-    return joint.view(samples, n) - log_normal(eps, logvar.expand_as(eps))
+    return joint.view(eps.shape[:2]) - log_normal(eps, logvar)
 
 
-def importance_weighted_bound(
-    log_weights: Float[Tensor, "samples batch"],
-) -> Float[Tensor, " batch"]:
+def importance_weighted_bound(log_weights: Weights) -> PerImage:
     """log (1/k) sum_i exp(log_weights_i), in nats: a bound on log p(x) from k samples.
 
-    ``log_weights`` are log p(x|z) + log p(z) - log q(z|x) with z drawn from q(z|x). In
-    expectation it rises with k towards log p(x) (Burda et al., 2016); at k = 1 it is the ELBO.
+    In expectation it rises with k towards log p(x) (Burda et al., 2016); at k = 1 it is the ELBO.
     """
-    return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
+    return log_weights.logsumexp(0) - math.log(len(log_weights))
 
 
-def noise_block(image: int, block: int, latent: int) -> Float[Tensor, "block latent"]:
+def noise_block(image: int, block: int, latent: int) -> Samples:
     """Standard normal noise of one block of importance samples of one image."""
     return torch.randn(BLOCK, latent, generator=rng.generator(SEED, "nll", image, block))
 
 
-def _stream(model: VAE, x: Tensor, first: int, k: int) -> Tensor:
-    total = torch.full((len(x),), -math.inf, device=x.device, dtype=x.dtype)
+def _stream(model: VAE, x: Images, first: int, k: int) -> PerImage:
+    """``iw_nll`` of the images that begin at index ``first``, block by block of samples."""
+    total = x.new_full((len(x),), -math.inf)
     posterior = model.encode(x)
     for block in range(-(-k // BLOCK)):
         noise = [noise_block(first + i, block, model.prior.latent) for i in range(len(x))]

@@ -4,7 +4,6 @@ Every model's means come from the same seeded binarisation of the images. scikit
 """
 
 import statistics
-from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,25 +13,25 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score, pairwise_distances_argmin
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from maelib.data.dataset import Dataset, binarise
 from maelib.internal import rng
+from maelib.internal.shapes import Codes
 from maelib.model import VAE
 
 CLUSTERS = (10, 20, 30)
 LABELS = (100, 1000)
 NEIGHBOURS = 10
-Codes = Float[np.ndarray, "n latent"]
-Labels = Int64[np.ndarray, " n"]
-TestCodes = Float[np.ndarray, "m latent"]
-TestLabels = Int64[np.ndarray, " m"]
+Labels = Int64[np.ndarray, " batch"]
+TestCodes = Float[np.ndarray, "test latent"]
+TestLabels = Int64[np.ndarray, " test"]
 
 
 @torch.no_grad()
-def codes(model: VAE, images: UInt8[Tensor, "n 1 h w"], part: str, batch: int = 1000) -> Codes:
+def codes(model: VAE, images: UInt8[Tensor, "batch 1 h w"], part: str, batch: int = 1000) -> Codes:
     """Posterior means of images binarised once; ``part`` ("train" or "test") keys the draw."""
     device = next(model.parameters()).device
     drawn = binarise(images.cpu(), rng.generator(0, "representation", part))
@@ -44,11 +43,9 @@ def measure_model(
     model: VAE, data: Dataset, train_images: int | None, test_images: int | None, runs: int = 5
 ) -> dict[str, float]:
     """``measure`` on the posterior means of a model."""
-    train, test = data.train.first(train_images), data.test.first(test_images)
-    return measure(
-        codes(model, train.images, "train"), train.labels.numpy(),
-        codes(model, test.images, "test"), test.labels.numpy(), runs,
-    )  # fmt: skip
+    parts = {"train": data.train.first(train_images), "test": data.test.first(test_images)}
+    train, test = ((codes(model, p.images, key), p.labels.numpy()) for key, p in parts.items())
+    return measure(*train, *test, runs)
 
 
 def measure(
@@ -67,19 +64,18 @@ def measure(
             result |= _summary(f"kmeans_{k}{end}", [score[end] for score in scores])
     for kind, fit in (("knn", knn), ("linear", linear)):
         for count in (count for count in LABELS if count <= len(train)):
-            scores = [
-                _accuracy(fit, *draw(train, train_labels, count, seed), test, test_labels)
-                for seed in range(runs)
-            ]
+            drawn = [draw(train, train_labels, count, seed) for seed in range(runs)]
+            scores = [_accuracy(fit(*sample), test, test_labels) for sample in drawn]
             result |= _summary(f"{kind}_{count}", scores)
-        result |= _summary(f"{kind}_all", [_accuracy(fit, train, train_labels, test, test_labels)])
+        whole = _accuracy(fit(train, train_labels), test, test_labels)
+        result |= _summary(f"{kind}_all", [whole])
     return result
 
 
 def cluster(
     train: Codes, train_labels: Labels, test: TestCodes, test_labels: TestLabels, k: int, seed: int
 ) -> dict[str, float]:
-    """One k-means of the training codes, scored on the test codes in four ways.
+    """One k-means of the training codes, scored on the test codes: NMI, and accuracy in three ways.
 
     "" takes each cluster's label from the training sample nearest to its centre (the paper's
     way); ``_majority`` from most of its training samples; ``_hungarian`` matches clusters and
@@ -106,8 +102,7 @@ def contingency(clusters: np.ndarray, labels: Labels, k: int) -> np.ndarray:
 
 def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[TestCodes, TestLabels]:
     """``count`` training samples, as evenly from the classes as it divides, without replacement."""
-    random = np.random.default_rng(seed)
-    order = random.permutation(len(labels))
+    order = np.random.default_rng(seed).permutation(len(labels))
     # Within each class the shuffled samples take ranks 0, 1, ...; the lowest ranks are chosen.
     rank = np.empty(len(labels), dtype=int)
     for label in np.unique(labels):
@@ -122,15 +117,13 @@ def knn(codes: Codes, labels: Labels) -> KNeighborsClassifier:
     return KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
 
 
-def linear(codes: Codes, labels: Labels):
+def linear(codes: Codes, labels: Labels) -> Pipeline:
     """Logistic regression on standardised codes, C = 1."""
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(codes, labels)
 
 
-def _accuracy(
-    fit: Callable, codes: Codes, labels: Labels, test: TestCodes, truth: TestLabels
-) -> float:
-    return 100 * float((fit(codes, labels).predict(test) == truth).mean())
+def _accuracy(fitted: KNeighborsClassifier | Pipeline, test: TestCodes, truth: TestLabels) -> float:
+    return 100 * float((fitted.predict(test) == truth).mean())
 
 
 def _summary(name: str, values: list[float]) -> dict[str, float]:

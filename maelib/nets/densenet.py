@@ -4,13 +4,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maelib.internal.shapes import Maps, OtherMaps
 from maelib.nets.layers import Conv2d, elu
 
 LOGVAR_RANGE = (-7.0, 7.0)  # of the posterior that these features make
 
 
 class DenseBlock(nn.Module):
-    """``steps`` times: 1x1 to 4 ``growth`` channels, 3x3 to ``growth``, concatenated with the input."""
+    """``steps`` times: 1x1 to 4 ``growth`` channels, 3x3 to ``growth``, added to the channels."""
 
     def __init__(self, inputs: int, growth: int, steps: int):
         super().__init__()
@@ -19,30 +20,29 @@ class DenseBlock(nn.Module):
         self.conv = nn.ModuleList(Conv2d(4 * growth, growth, 3, padding=1) for _ in widths)
         self.outputs = inputs + steps * growth
 
-    def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
+    def forward(self, h: Maps) -> OtherMaps:
         for bottleneck, conv in zip(self.bottleneck, self.conv, strict=True):
             h = torch.cat([h, elu(conv(elu(bottleneck(h))))], 1)
         return h
 
 
 class DenseNetEncoder(nn.Module):
-    """``outputs`` feature maps of 8x8 of a 32x32 colour image.
+    """Three dense blocks at 32x32, 16x16 and 8x8; then 1x1 to half the channels.
 
-    Three dense blocks at 32x32, 16x16 and 8x8 with a strided convolution after the first two, then
-    1x1 to half the channels.
+    A strided convolution halves the image after the first block and after the second.
     """
 
     def __init__(self, growth: tuple[int, int, int], steps: tuple[int, int, int]):
         super().__init__()
         self.blocks, self.transition = nn.ModuleList(), nn.ModuleList()
         width = 3
-        for level, (g, s) in enumerate(zip(growth, steps, strict=True)):
-            self.blocks.append(DenseBlock(width, g, s))
+        for level, sizes in enumerate(zip(growth, steps, strict=True)):
+            self.blocks.append(DenseBlock(width, *sizes))
             width = self.blocks[-1].outputs
             if level < 2:
                 self.transition.append(Conv2d(width, width, 3, stride=2, padding=1))
-        self.features = Conv2d(width, width // 2, 1)
         self.outputs = width // 2
+        self.features = Conv2d(width, self.outputs, 1)
 
     def forward(self, x: Float[Tensor, "batch 3 32 32"]) -> Float[Tensor, "batch outputs 8 8"]:
         h = self.blocks[0](x)  # [batch, 48, 32, 32] at the published size

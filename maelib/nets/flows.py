@@ -1,7 +1,5 @@
 """The steps of the autoregressive-flow priors: masked affine maps that are easy to invert.
 
-A step is a pair of MADEs for a vector z, a masked convolutional network for maps of z.
-
 The density is evaluated in parallel, z -> eps, each eps_k = (z_k - shift_k) exp(-log_scale_k)
 with shift_k and log_scale_k functions of the z before k (Papamakarios et al., 2017). Sampling
 inverts it one dimension at a time.
@@ -12,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from maelib.internal.shapes import Codes, Maps, PerImage
 from maelib.nets.layers import Linear, MaskedConv2d, elu
 
 
@@ -19,15 +18,14 @@ def degrees_mask(
     inputs: Int[Tensor, " inputs"], outputs: Int[Tensor, " outputs"], strict: bool
 ) -> Float[Tensor, "outputs inputs"]:
     """1 where an output's degree is at least an input's (greater, if ``strict``), else 0."""
-    return (outputs[:, None] >= inputs[None] + int(strict)).float()
+    return (outputs[:, None] >= inputs + int(strict)).float()
 
 
 class MADE(nn.Module):
     """Masked autoencoder (Germain et al., 2015): output k sees only the inputs before k.
 
-    One hidden layer of ReLU units and a masked direct connection from input to output. With
-    ``reverse`` the order runs from the last dimension to the first. The outputs start near zero,
-    so that a flow built of it starts near the identity.
+    It has one hidden layer of ReLU units and a masked direct connection from input to output.
+    ``reverse`` starts from the last dimension. The outputs start near zero, a flow near identity.
     """
 
     def __init__(self, latent: int, hidden: int, *, reverse: bool = False, init_scale: float = 0.1):
@@ -35,19 +33,17 @@ class MADE(nn.Module):
         order = torch.arange(1, latent + 1)
         order = order.flip(0) if reverse else order
         # A hidden unit of degree d sees inputs 1..d; the degrees 1..latent-1 are dealt out evenly.
-        hidden_degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
-        into = degrees_mask(order, hidden_degrees, strict=False)
-        out = degrees_mask(hidden_degrees, order, strict=True)
-        self.into = Linear(latent, hidden, into, init_scale)
-        self.out = Linear(hidden, latent, out, init_scale)
+        degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
+        self.into = Linear(latent, hidden, degrees_mask(order, degrees, False), init_scale)
+        self.out = Linear(hidden, latent, degrees_mask(degrees, order, True), init_scale)
         self.direct = Linear(latent, latent, degrees_mask(order, order, True), init_scale)
 
-    def forward(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+    def forward(self, z: Codes) -> Codes:
         return self.out(F.relu(self.into(z))) + self.direct(z)
 
 
 class AutoregressiveStep(nn.Module):
-    """One affine step whose shift and log-scale come from a MADE each."""
+    """One affine step of a vector z whose shift and log-scale come from a MADE each."""
 
     def __init__(self, latent: int, hidden: int, *, reverse: bool = False):
         super().__init__()
@@ -55,14 +51,12 @@ class AutoregressiveStep(nn.Module):
         self.shift = MADE(latent, hidden, reverse=reverse)
         self.log_scale = MADE(latent, hidden, reverse=reverse)
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+    def forward(self, z: Codes) -> tuple[Codes, PerImage]:
         """eps and log |det d eps / d z|, for all dimensions at once."""
         log_scale = self.log_scale(z).to(z.dtype)  # autocast makes it bfloat16
         return (z - self.shift(z)) * (-log_scale).exp(), -log_scale.sum(1)
 
-    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+    def inverse(self, eps: Codes) -> Codes:
         """z with ``forward(z)[0] == eps``, one masked pass for each dimension in turn."""
         z = torch.zeros_like(eps)
         order = range(eps.shape[1])
@@ -86,24 +80,19 @@ class ConvStep(nn.Module):
         self.second = MaskedConv2d(hidden, hidden, 3, mask_type="B")
         self.last = MaskedConv2d(hidden, 2 * maps, 3, mask_type="B", init_scale=0.1)
 
-    def shift_and_log_scale(
-        self, maps: Float[Tensor, "batch maps h w"]
-    ) -> tuple[Float[Tensor, "batch maps h w"], Float[Tensor, "batch maps h w"]]:
+    def shift_and_log_scale(self, maps: Maps) -> tuple[Maps, Maps]:
         """Of every position, from those before it in the maps' own raster order."""
         h = elu(self.second(elu(self.first(maps))))
-        shift, log_scale = self.last(h).to(maps.dtype).chunk(2, 1)  # autocast makes it bfloat16
-        return shift, log_scale
+        return self.last(h).to(maps.dtype).chunk(2, 1)  # autocast makes it bfloat16
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+    def forward(self, z: Codes) -> tuple[Codes, PerImage]:
         """eps and log |det d eps / d z|, for all dimensions at once."""
         maps = self._ordered(z.unflatten(1, self.shape))
         shift, log_scale = self.shift_and_log_scale(maps)
         eps = (maps - shift) * (-log_scale).exp()
         return self._ordered(eps).flatten(1), -log_scale.flatten(1).sum(1)
 
-    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
+    def inverse(self, eps: Codes) -> Codes:
         """z with ``forward(z)[0] == eps``, one position of all maps after the other.
 
         Three layers of 3x3 look at most three rows up, so only those rows are evaluated.

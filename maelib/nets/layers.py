@@ -13,12 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maelib.internal.shapes import AnyShape, Maps, OtherMaps, ResizedMaps
+
+Kernel = tuple[int, int]  # rows and columns
+
 
 class WeightNorm(nn.Module):
-    """What all layers here share: ``direction``, ``gain`` and ``bias``, and their initialisation.
+    """What all layers here share: ``direction``, ``gain`` and ``bias``, and their initial values.
 
-    ``init_scale`` is the standard deviation that data-dependent initialisation gives each output
-    channel. Before that, directions are N(0, 0.05^2) and gains are the directions' own lengths.
+    Directions start as N(0, 0.05^2), gains as their lengths. ``init_scale`` is the standard
+    deviation that data-dependent initialisation gives each output channel.
     """
 
     mask: Tensor | None
@@ -51,9 +55,7 @@ class WeightNorm(nn.Module):
 class Linear(WeightNorm):
     """Weight-normalised linear layer; ``mask`` has the weight's shape [out, in]."""
 
-    def __init__(
-        self, inputs: int, outputs: int, mask: Tensor | None = None, init_scale: float = 1.0
-    ):
+    def __init__(self, inputs: int, outputs: int, mask: Tensor | None = None, init_scale=1.0):
         super().__init__((outputs, inputs), mask, init_scale)
 
     def forward(self, x: Float[Tensor, "batch inputs"]) -> Float[Tensor, "batch outputs"]:
@@ -64,22 +66,15 @@ class Conv2d(WeightNorm):
     """Weight-normalised 2-d convolution with square kernels."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        init_scale: float = 1.0,
+        self, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, init_scale=1.0
     ):
         super().__init__((outputs, inputs, kernel, kernel), init_scale=init_scale)
         self.stride, self.padding = stride, padding
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, x: Maps) -> ResizedMaps:
         if self.direction.shape[-1] == 1 and self.padding == 0:
             # oneDNN's strided 1x1 convolution overruns its workspace on fewer than 8 channels-last
-            # inputs (uxlfoundation/oneDNN issue 6035). Convolving every stride-th pixel is the same.
+            # inputs (uxlfoundation/oneDNN issue 6035). Convolving every stride-th pixel is equal.
             return F.conv2d(x[..., :: self.stride, :: self.stride], self.weight, self.bias)
         return F.conv2d(x, self.weight, self.bias, self.stride, self.padding)
 
@@ -88,41 +83,29 @@ class ConvTranspose2d(WeightNorm):
     """Weight-normalised transposed convolution with square kernels."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        output_padding: int = 0,
+        self, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, output_padding=0
     ):
         super().__init__((outputs, inputs, kernel, kernel))
         self.stride, self.padding, self.output_padding = stride, padding, output_padding
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, x: Maps) -> ResizedMaps:
         if self.direction.shape[-1] == 1 and self.padding == 0:
-            return self._upsample(F.conv2d(x, self.weight)) + self.bias[:, None, None]
-        weight = self.weight.transpose(0, 1)
-        return F.conv_transpose2d(
-            x, weight, self.bias, self.stride, self.padding, self.output_padding
-        )
-
-    def _upsample(self, h: Tensor) -> Tensor:
-        """Every pixel of ``h``, ``stride`` apart in zeros: see ``Conv2d`` for why not by oneDNN."""
-        height, width = ((n - 1) * self.stride + 1 + self.output_padding for n in h.shape[2:])
-        spaced = h.new_zeros(*h.shape[:2], height, width)
-        spaced[..., :: self.stride, :: self.stride] = h
-        return spaced
+            # For the same reason as in ``Conv2d``: every pixel, ``stride`` apart in zeros.
+            h = F.conv2d(x, self.weight)
+            size = ((n - 1) * self.stride + 1 + self.output_padding for n in x.shape[2:])
+            spaced = h.new_zeros(*h.shape[:2], *size)
+            spaced[..., :: self.stride, :: self.stride] = h
+            return spaced + self.bias[:, None, None]
+        sizes = (self.stride, self.padding, self.output_padding)
+        return F.conv_transpose2d(x, self.weight.transpose(0, 1), self.bias, *sizes)
 
 
 class MaskedConv2d(WeightNorm):
     """Causal convolution: a pixel sees those above it and those to its left, in raster order.
 
-    With ``mask_type`` "B" (van den Oord et al., 2016) a pixel also sees itself; with "A" it does
-    not. The last ``unmasked_channels`` input channels are side information, which every pixel sees
-    whole. Without them the kernel's rows below the middle are all masked. Those rows are not
-    stored, which leaves the function as it is and saves their cost.
+    With ``mask_type`` "B" (van den Oord et al., 2016) a pixel also sees itself. The last
+    ``unmasked_channels`` input channels are side information, which every pixel sees whole. If
+    there are none, the kernel's rows below the middle are all masked and are not stored.
     """
 
     def __init__(
@@ -138,36 +121,28 @@ class MaskedConv2d(WeightNorm):
         mask = causal_mask(kernel, mask_type).expand(inputs, kernel, kernel).clone()
         mask[inputs - unmasked_channels :] = 1
         rows = kernel if unmasked_channels else kernel // 2 + 1
-        mask = mask[None, :, :rows].clone()
-        super().__init__((outputs, inputs, rows, kernel), mask, init_scale)
+        super().__init__((outputs, inputs, rows, kernel), mask[None, :, :rows].clone(), init_scale)
         self.kernel = kernel
 
-    def pad(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch inputs h2 w2"]:
+    def pad(self, x: Maps) -> Float[Tensor, "batch c h2 w2"]:
         """``x`` with the zero border that makes the output as large as ``x``."""
         side, rows = self.kernel // 2, self.direction.shape[2]
         return F.pad(x, (side, side, side, rows - 1 - side))
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h w"]:
+    def forward(self, x: Maps) -> OtherMaps:
         return F.conv2d(self.pad(x), self.weight, self.bias)
 
 
 class ShiftedConv2d(WeightNorm):
     """Convolution that looks up and to both sides or, with ``corner``, up and to the left.
 
-    The kernel's last row is the pixel's own; with ``corner`` its last column too, else its middle
-    one. Causality comes from where the kernel lies, not from a mask (Salimans et al., 2017):
-    a stack of these, its first outputs shifted down (or right) by one, has no blind spot.
+    The kernel's last row is the pixel's own, and so is its middle column or, with ``corner``, its
+    last one. A stack of these, its first outputs shifted down or right by one, is causal without
+    a mask and has no blind spot (Salimans et al., 2017).
     """
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: tuple[int, int],
-        *,
-        corner: bool = False,
-        stride: int = 1,
-        init_scale: float = 1.0,
+        self, inputs: int, outputs: int, kernel: Kernel, *, corner=False, stride=1, init_scale=1.0
     ):
         super().__init__((outputs, inputs, *kernel), init_scale=init_scale)
         rows, columns = kernel
@@ -175,7 +150,7 @@ class ShiftedConv2d(WeightNorm):
         self.border = (left, columns - 1 - left, rows - 1, 0)
         self.stride = stride
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, x: Maps) -> ResizedMaps:
         return F.conv2d(F.pad(x, self.border), self.weight, self.bias, self.stride)
 
 
@@ -185,35 +160,36 @@ class ShiftedConvTranspose2d(WeightNorm):
     The counterpart of a ``ShiftedConv2d`` of stride 2 with the same ``kernel`` and ``corner``.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: tuple[int, int], *, corner: bool = False):
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel, *, corner: bool = False):
         super().__init__((outputs, inputs, *kernel))
         self.first = 0 if corner else (kernel[1] - 1) // 2
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, x: Maps) -> ResizedMaps:
         height, width = 2 * x.shape[2], 2 * x.shape[3]
         weight = self.weight.transpose(0, 1)
         y = F.conv_transpose2d(x, weight, self.bias, stride=2, output_padding=1)
         return y[:, :, :height, self.first : self.first + width]
 
 
-def shift_down(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+def shift_down(x: Maps) -> Maps:
     """Every row moved one down; zeros enter at the top."""
     return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
 
 
-def shift_right(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+def shift_right(x: Maps) -> Maps:
     """Every column moved one to the right; zeros enter at the left."""
     return F.pad(x, (1, 0))[:, :, :, :-1]
 
 
-def elu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+def elu(x: AnyShape) -> AnyShape:
     """ELU (Clevert et al., 2016): x where it is positive, else exp(x) - 1.
 
-    In float32 on a CPU by ``exp``, which differs by less than 1e-7 and takes an eighth of the time
-    of PyTorch's ``expm1``: that was half of a training step.
+    In float32 on a CPU ``exp`` takes an eighth of the time of PyTorch's ``expm1``, which was half
+    of a training step. The two differ by less than 1e-7.
     """
-    by_exp = x.device.type == "cpu" and x.dtype == torch.float32
-    return EluByExp.apply(x) if by_exp else F.elu(x)
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return EluByExp.apply(x)
+    return F.elu(x)
 
 
 class EluByExp(torch.autograd.Function):
@@ -231,7 +207,7 @@ class EluByExp(torch.autograd.Function):
         return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, y)
 
 
-def concat_elu(x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c2 h w"]:
+def concat_elu(x: Maps) -> OtherMaps:
     """ELU of x and of -x, as twice the channels."""
     return elu(torch.cat([x, -x], 1))
 
@@ -253,13 +229,12 @@ def causal_mask(kernel: int, mask_type: str) -> Float[Tensor, "kernel kernel"]:
 @contextmanager
 def fixed_weights(module: nn.Module) -> Iterator[None]:
     """Within it no layer works out its weight anew, for thousands of passes without training."""
-    held = layers(module)
-    for layer in held:
+    for layer in layers(module):
         layer.fixed = layer.weight.detach()
     try:
         yield
     finally:
-        for layer in held:
+        for layer in layers(module):
             layer.fixed = None
 
 
@@ -267,11 +242,11 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
 def initialise_from_data(module: nn.Module, run: Callable[[], object]) -> None:
     """Data-dependent initialisation (Salimans & Kingma, 2016) of every layer that ``run`` calls.
 
-    ``run`` is one forward pass over a batch. As it reaches a layer, the layer's gain and bias are
-    set so that each of its output channels has mean 0 and standard deviation ``init_scale`` over
-    the batch. A channel without any spread (it sees nothing, or a constant) keeps its values.
+    ``run`` is one forward pass over a batch. Where it reaches a layer, gain and bias are set so
+    that each output channel has mean 0 and standard deviation ``init_scale`` over the batch. A
+    channel that does not vary keeps its values.
     """
-    hooks = [m.register_forward_hook(_normalise) for m in layers(module)]
+    hooks = [layer.register_forward_hook(_normalise) for layer in layers(module)]
     try:
         run()
     finally:
@@ -286,10 +261,9 @@ def layers(module: nn.Module) -> list[WeightNorm]:
 
 def _normalise(layer: WeightNorm, _inputs: tuple, output: Tensor) -> Tensor:
     axes = [axis for axis in range(output.dim()) if axis != 1]
-    mean, std = output.mean(axes), output.std(axes)
-    varies = std > 1e-6
-    scale = torch.where(varies, layer.init_scale / std, torch.ones_like(std))
-    shift = torch.where(varies, mean, torch.zeros_like(mean))
+    std = output.std(axes)
+    scale = torch.where(std > 1e-6, layer.init_scale / std, 1.0)
+    shift = torch.where(std > 1e-6, output.mean(axes), 0.0)
     layer.gain.mul_(scale)
     layer.bias.copy_((layer.bias - shift) * scale)
     shape = (1, -1, *[1] * (output.dim() - 2))

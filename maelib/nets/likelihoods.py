@@ -11,20 +11,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from maelib.internal.shapes import AnyShape, BinaryImages, ColourImages, OtherMaps, PerImage
+
 HALF_BIN = 1 / 255  # half the distance between two neighbouring values
 LOG_SCALE_RANGE = (-7.0, 7.0)
+Components = Float[Tensor, "batch m 3 h w"]
 
 
-def bernoulli_log_prob(
-    logits: Float[Tensor, "batch 1 h w"], x: Float[Tensor, "batch 1 h w"]
-) -> Float[Tensor, " batch"]:
+def bernoulli_log_prob(logits: BinaryImages, x: BinaryImages) -> PerImage:
     """log p(x|z) in nats of each binary image, pixels independent given their logits."""
     return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
 
 
-def bernoulli_mean(
-    logits: Float[Tensor, "batch 1 h w"], x: Float[Tensor, "batch 1 h w"]
-) -> Float[Tensor, "batch 1 h w"]:
+def bernoulli_mean(logits: BinaryImages, x: BinaryImages) -> BinaryImages:
     """The probability that each pixel is 1."""
     return logits.sigmoid()
 
@@ -33,14 +32,14 @@ def bernoulli_mean(
 class LogisticMixture:
     """A mixture of ``m`` components at every pixel, each a logistic for every colour channel.
 
-    ``mean`` is the channels' own; red and green, once known, shift those after them by
-    ``coupling`` (green by red; blue by red; blue by green).
+    ``coupling`` says how far a colour shifts the ``mean`` of a later one: green by red, blue by
+    red, blue by green.
     """
 
     logits: Float[Tensor, "batch m h w"]
-    mean: Float[Tensor, "batch m 3 h w"]
-    log_scale: Float[Tensor, "batch m 3 h w"]
-    coupling: Float[Tensor, "batch m 3 h w"]
+    mean: Components
+    log_scale: Components
+    coupling: Components
 
     @staticmethod
     def outputs(mixtures: int) -> int:
@@ -48,41 +47,30 @@ class LogisticMixture:
         return 10 * mixtures
 
     @classmethod
-    def split(cls, output: Float[Tensor, "batch outputs h w"]) -> "LogisticMixture":
+    def split(cls, output: OtherMaps) -> "LogisticMixture":
         """The mixtures that a decoder's output describes."""
         m = output.shape[1] // 10
         logits, rest = output[:, :m], output[:, m:].unflatten(1, (3, m, 3))  # [b, 3, m, 3, h, w]
         mean, log_scale, coupling = rest.unbind(1)
         return cls(logits, mean, log_scale.clamp(*LOG_SCALE_RANGE), coupling.tanh())
 
-    def means_given(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch m 3 h w"]:
+    def means_given(self, x: ColourImages) -> Components:
         """The components' means given the image: green's after red, blue's after both."""
         red, green = x[:, None, 0], x[:, None, 1]
         green_by_red, blue_by_red, blue_by_green = self.coupling.unbind(2)
-        shift = torch.stack(
-            [
-                torch.zeros_like(green_by_red),
-                green_by_red * red,
-                blue_by_red * red + blue_by_green * green,
-            ],
-            2,
-        )
-        return self.mean + shift
+        of_green, of_blue = green_by_red * red, blue_by_red * red + blue_by_green * green
+        return self.mean + torch.stack([torch.zeros_like(of_green), of_green, of_blue], 2)
 
 
-def mixture_log_prob(
-    output: Float[Tensor, "batch outputs h w"], x: Float[Tensor, "batch 3 h w"]
-) -> Float[Tensor, " batch"]:
+def mixture_log_prob(output: OtherMaps, x: ColourImages) -> PerImage:
     """log p(x|z) in nats of each colour image."""
     mixture = LogisticMixture.split(output)
     channels = logistic_log_prob(x[:, None], mixture.means_given(x), mixture.log_scale)
-    weights = mixture.logits.log_softmax(1)
-    return (weights + channels.sum(2)).logsumexp(1).flatten(1).sum(1)
+    joint = mixture.logits.log_softmax(1) + channels.sum(2)
+    return joint.logsumexp(1).flatten(1).sum(1)
 
 
-def mixture_mean(
-    output: Float[Tensor, "batch outputs h w"], x: Float[Tensor, "batch 3 h w"]
-) -> Float[Tensor, "batch 3 h w"]:
+def mixture_mean(output: OtherMaps, x: ColourImages) -> ColourImages:
     """The expected value of each of a pixel's colours, given those before it in the order RGB.
 
     The components' means are weighted by how well they explain the colours before.
@@ -95,9 +83,7 @@ def mixture_mean(
     return (weights * means).sum(1).clamp(-1, 1)
 
 
-def logistic_log_prob(
-    x: Float[Tensor, "*#shape"], mean: Float[Tensor, "*#shape"], log_scale: Float[Tensor, "*#shape"]
-) -> Float[Tensor, "*#shape"]:
+def logistic_log_prob(x: AnyShape, mean: AnyShape, log_scale: AnyShape) -> AnyShape:
     """log probability in nats of the bin around each value; the end bins reach to infinity.
 
     The bin's mass sigmoid(a) - sigmoid(b) is sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose
@@ -106,27 +92,27 @@ def logistic_log_prob(
     rate = (-log_scale).exp()
     above, below = (x + HALF_BIN - mean) * rate, (x - HALF_BIN - mean) * rate
     left, right = F.logsigmoid(above), F.logsigmoid(-below)
-    width = torch.log(-torch.expm1(-2 * HALF_BIN * rate))
-    middle = left + right + width
+    middle = left + right + torch.log(-torch.expm1(-2 * HALF_BIN * rate))
     return torch.where(x < -0.999, left, torch.where(x > 0.999, right, middle))
 
 
 def draw_from_mixture(
-    output: Float[Tensor, "batch outputs h w"],
-    uniform: Float[Tensor, "batch 4 h w"],
-    argmax: bool = False,
-) -> Float[Tensor, "batch 3 h w"]:
-    """A colour image: the component by ``uniform``'s first channel, the colours by the others.
+    output: OtherMaps, uniform: Float[Tensor, "batch 4 h w"], argmax: bool = False
+) -> ColourImages:
+    """A colour image of the 256 levels: ``uniform``'s first channel draws the component.
 
-    ``argmax`` always takes the most probable component, which draws from another distribution.
-    Values are rounded to the 256 levels.
+    Its others draw the colours. ``argmax`` takes the most probable component instead, which gives
+    another distribution.
     """
     mixture = LogisticMixture.split(output)
-    chosen = _component(mixture.logits, uniform[:, :1], argmax)[:, :, None]
-    mean, log_scale, coupling = (
-        part.gather(1, chosen.expand(-1, 1, 3, -1, -1))[:, 0]
-        for part in (mixture.mean, mixture.log_scale, mixture.coupling)
-    )
+    if argmax:
+        chosen = mixture.logits.argmax(1, keepdim=True)
+    else:
+        passed = mixture.logits.softmax(1).cumsum(1) < uniform[:, :1]
+        chosen = passed.sum(1, keepdim=True).clamp(max=passed.shape[1] - 1)
+    index = chosen[:, :, None].expand(-1, 1, 3, -1, -1)
+    parts = (mixture.mean, mixture.log_scale, mixture.coupling)
+    mean, log_scale, coupling = (part.gather(1, index)[:, 0] for part in parts)
     free = mean + log_scale.exp() * torch.logit(uniform[:, 1:], eps=1e-6)
     red = _level(free[:, 0])
     green = _level(free[:, 1] + coupling[:, 0] * red)
@@ -134,12 +120,6 @@ def draw_from_mixture(
     return torch.stack([red, green, blue], 1)
 
 
-def _component(logits: Tensor, uniform: Tensor, argmax: bool) -> Tensor:
-    if argmax:
-        return logits.argmax(1, keepdim=True)
-    passed = logits.softmax(1).cumsum(1) < uniform
-    return passed.sum(1, keepdim=True).clamp(max=logits.shape[1] - 1)
-
-
 def _level(value: Tensor) -> Tensor:
+    """The nearest of the 256 levels."""
     return ((value.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

@@ -8,9 +8,9 @@ A decoder is called with the code and the image and returns the logit of every p
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from maelib.internal.shapes import BinaryImages, Codes, Maps
 from maelib.nets.layers import Conv2d, Linear, MaskedConv2d, elu
 from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
 
@@ -27,9 +27,7 @@ class MaskedBlock(nn.Module):
         self.masked = MaskedConv2d(channels // 2, channels // 2, kernel, mask_type="B")
         self.expand = Conv2d(channels // 2, channels, 1)
 
-    def forward(
-        self, h: Float[Tensor, "batch c h w"], apply: Apply = nn.Module.__call__
-    ) -> Float[Tensor, "batch c h w"]:
+    def forward(self, h: Maps, apply: Apply = nn.Module.__call__) -> Maps:
         h = apply(self.reduce, elu(h))
         return apply(self.expand, elu(apply(self.masked, elu(h))))
 
@@ -55,28 +53,19 @@ class PixelCNN(nn.Module):
         self.last = Conv2d(channels, channels, 1)
         self.logit = Conv2d(channels, 1, 1)
 
-    def code_maps(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch maps h w"]:
+    def code_maps(self, z: Codes) -> Maps:
         """The code as feature maps of the image's size."""
         return elu(self.code(z)).unflatten(1, (self.maps, self.size, self.size))
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 1 h w"]
-    ) -> Float[Tensor, "batch 1 h w"]:
+    def forward(self, z: Codes, x: BinaryImages) -> BinaryImages:
         return self.head(self.first(torch.cat([x, self.code_maps(z)], 1)))
 
-    def head(
-        self, h: Float[Tensor, "batch c h w"], apply: Apply = nn.Module.__call__
-    ) -> Float[Tensor, "batch 1 h w"]:
-        """Logits from the output of layer 0.
-
-        ``apply`` calls each layer; ``sampling`` passes one that computes a single pixel.
-        """
+    def head(self, h: Maps, apply: Apply = nn.Module.__call__) -> BinaryImages:
+        """Logits from layer 0's output; ``apply`` calls a layer, in ``sampling`` on one pixel."""
         outputs = [h]
         for j, block in enumerate(self.blocks, 1):
-            h = self._input(j, outputs, apply)
-            outputs.append(h + block(h, apply))
-        h = apply(self.last, elu(self._input(7, outputs, apply)))
-        return apply(self.logit, elu(h))
-
-    def _input(self, j: int, outputs: list[Tensor], apply: Apply) -> Tensor:
-        return outputs[-1] if j < 3 else outputs[-1] + self.skips[j - 3](outputs[j - 3], apply)
+            h = h + block(h, apply)
+            outputs.append(h)
+            if j >= 2:
+                h = h + self.skips[j - 2](outputs[j - 2], apply)
+        return apply(self.logit, elu(apply(self.last, elu(h))))

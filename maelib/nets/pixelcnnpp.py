@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maelib.internal.shapes import Codes, ColourImages, Maps, OtherMaps, ResizedMaps
 from maelib.nets.layers import (
     Conv2d,
     ConvTranspose2d,
     ShiftedConv2d,
     ShiftedConvTranspose2d,
-    WeightNorm,
     concat_elu,
     elu,
     shift_down,
@@ -27,18 +27,22 @@ from maelib.nets.layers import (
 )
 from maelib.nets.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
 
-MakeConv = Callable[[int, int], WeightNorm]
+MakeConv = Callable[[int, int], nn.Module]
 SIZE, CODE_SIZE = 32, 8
+Pyramid = tuple[
+    Float[Tensor, "batch c 8 8"], Float[Tensor, "batch c 16 16"], Float[Tensor, "batch c 32 32"]
+]
+Stacks = tuple[Maps, Maps]  # the vertical one's features, and the horizontal one's
 
 
-def vertical(columns: int, rows: int = 1, **more: object) -> MakeConv:
+def vertical(columns: int, rows: int = 1) -> MakeConv:
     """Makes convolutions over ``rows`` rows up to the pixel's own and ``columns`` around it."""
-    return partial(ShiftedConv2d, kernel=(rows, columns), **more)
+    return partial(ShiftedConv2d, kernel=(rows, columns))
 
 
-def horizontal(columns: int, rows: int = 1, **more: object) -> MakeConv:
+def horizontal(columns: int, rows: int = 1) -> MakeConv:
     """Makes convolutions over ``rows`` rows up to the pixel's own and ``columns`` up to it."""
-    return partial(ShiftedConv2d, kernel=(rows, columns), corner=True, **more)
+    return partial(ShiftedConv2d, kernel=(rows, columns), corner=True)
 
 
 class GatedBlock(nn.Module):
@@ -57,12 +61,7 @@ class GatedBlock(nn.Module):
         self.second = (second or conv)(2 * channels, 2 * channels, init_scale=0.1)
         self.code = Conv2d(channels, 2 * channels, 1)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch c h w"],
-        code: Float[Tensor, "batch c h w"],
-        skip: Float[Tensor, "batch c2 h w"] | None = None,
-    ) -> Float[Tensor, "batch c h w"]:
+    def forward(self, x: Maps, code: Maps, skip: OtherMaps | None = None) -> Maps:
         h = self.first(concat_elu(x))
         if self.skip is not None:
             h = h + self.skip(concat_elu(skip))
@@ -80,11 +79,7 @@ class CodePyramid(nn.Module):
         self.up16 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         self.up32 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"]
-    ) -> tuple[
-        Float[Tensor, "batch c 8 8"], Float[Tensor, "batch c 16 16"], Float[Tensor, "batch c 32 32"]
-    ]:
+    def forward(self, z: Codes) -> Pyramid:
         h8 = elu(self.first(z.unflatten(1, (self.maps, CODE_SIZE, CODE_SIZE))))
         h16 = elu(self.up16(h8))
         return h8, h16, elu(self.up32(h16))
@@ -103,9 +98,7 @@ class Stem(nn.Module):
         self.row_above = vertical(3)(4, channels)
         self.left = horizontal(1, rows=left_rows)(4, channels)
 
-    def forward(
-        self, x: Float[Tensor, "batch 3 h w"]
-    ) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch c h w"]]:
+    def forward(self, x: ColourImages) -> Stacks:
         x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
         down = shift_down(self.above(x))
         right = shift_down(self.row_above(x)) + shift_right(self.left(x))
@@ -125,9 +118,7 @@ class _ColourDecoder(nn.Module):
         self.stem = Stem(channels, left_rows)
         self.last = Conv2d(channels, LogisticMixture.outputs(mixtures), 1)
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, "batch outputs h w"]:
+    def forward(self, z: Codes, x: ColourImages) -> OtherMaps:
         return self.given_code(x, self.pyramid(z))
 
 
@@ -147,15 +138,11 @@ class SmallPixelCNN(_ColourDecoder):
         self.right = GatedBlock(channels, horizontal(3), horizontal(1), skip=channels)
         self.deepen = nn.ModuleList(GatedBlock(channels, horizontal(1)) for _ in range(blocks))
 
-    def given_code(
-        self, x: Float[Tensor, "batch 3 h w"], code: tuple[Tensor, Tensor, Tensor]
-    ) -> Float[Tensor, "batch outputs h w"]:
+    def given_code(self, x: ColourImages, code: Pyramid) -> OtherMaps:
         """The mixtures' parameters from the image and the code's features."""
         return self.given_features(x, code[2])
 
-    def given_features(
-        self, x: Float[Tensor, "batch 3 h w"], features: Float[Tensor, "batch c h w"]
-    ) -> Float[Tensor, "batch outputs h w"]:
+    def given_features(self, x: ColourImages, features: Maps) -> OtherMaps:
         """``given_code`` for the image, or a piece of it, and what of the code lies under it."""
         down, right = self.stem(x)
         right = self.right(right, features, self.down(down, features))
@@ -167,10 +154,9 @@ class SmallPixelCNN(_ColourDecoder):
 class FullPixelCNN(_ColourDecoder):
     """The three-level PixelCNN++: ``blocks`` blocks a level on the way down, and on the way up.
 
-    It sees the rows above and what is to the left, but of its own row and the nearest ones above
-    only so many columns to either side as the finest level reaches, 18 at four blocks: a coarser
-    level shows only rows that are complete. The way up takes the features of the way down, in
-    reverse.
+    A coarser level shows only rows that are complete. Of its own row and the nearest ones above, a
+    pixel therefore sees only the columns that the finest level reaches: 18 to a side at four
+    blocks. The way up takes the features of the way down, in reverse.
     """
 
     def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
@@ -180,9 +166,7 @@ class FullPixelCNN(_ColourDecoder):
         self.shrink = nn.ModuleList(_Resize(channels, up=False) for _ in range(2))
         self.enlarge = nn.ModuleList(_Resize(channels, up=True) for _ in range(2))
 
-    def given_code(
-        self, x: Float[Tensor, "batch 3 32 32"], code: tuple[Tensor, Tensor, Tensor]
-    ) -> Float[Tensor, "batch outputs 32 32"]:
+    def given_code(self, x: Float[Tensor, "batch 3 32 32"], code: Pyramid) -> OtherMaps:
         """The mixtures' parameters from the whole image and the code's features."""
         stacks = self.stem(x)
         passed = [stacks]
@@ -210,9 +194,7 @@ class _Pair(nn.Module):
         self.down = GatedBlock(channels, vertical(3, rows=2), skip=channels * skip)
         self.right = GatedBlock(channels, horizontal(2, rows=2), skip=channels * (1 + skip))
 
-    def forward(
-        self, down: Tensor, right: Tensor, code: Tensor, skip: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, down: Maps, right: Maps, code: Maps, skip: Stacks | None = None) -> Stacks:
         down = self.down(down, code, skip and skip[0])
         features = down if skip is None else torch.cat([down, skip[1]], 1)
         return down, self.right(right, code, features)
@@ -227,7 +209,7 @@ class _Resize(nn.Module):
         self.down = kind(channels, channels, (2, 3))
         self.right = kind(channels, channels, (2, 2), corner=True)
 
-    def forward(self, down: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, down: Maps, right: Maps) -> tuple[ResizedMaps, ResizedMaps]:
         return self.down(down), self.right(right)
 
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable
 
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Generator, nn
 
+from maelib.internal.shapes import Codes, PerImage, Samples
 from maelib.nets.layers import fixed_weights
 
 
@@ -17,12 +17,12 @@ class StandardNormal(nn.Module):
         super().__init__()
         self.latent = latent
 
-    def log_prob(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+    def log_prob(self, z: Codes) -> PerImage:
         """log p(z) in nats."""
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count latent"]:
+    def sample(self, count: int, generator: Generator) -> Samples:
         """``count`` draws of z, on the generator's device."""
         return torch.randn(count, self.latent, generator=generator, device=generator.device)
 
@@ -34,9 +34,7 @@ class FlowPrior(StandardNormal):
         super().__init__(latent)
         self.steps = nn.ModuleList(steps)
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, " batch"]]:
+    def forward(self, z: Codes) -> tuple[Codes, PerImage]:
         """eps and log |det d eps / d z|."""
         log_det = z.new_zeros(z.shape[0])
         for step in self.steps:
@@ -44,20 +42,19 @@ class FlowPrior(StandardNormal):
             log_det = log_det + step_log_det
         return z, log_det
 
-    def inverse(self, eps: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent"]:
-        """The z that ``forward`` maps to ``eps``, one dimension after the other."""
+    def inverse(self, eps: Codes) -> Codes:
+        """The z that ``forward`` maps to ``eps``."""
         for step in reversed(self.steps):
             eps = step.inverse(eps)
         return eps
 
-    def log_prob(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, " batch"]:
+    def log_prob(self, z: Codes) -> PerImage:
         """log p(z) in nats, by the change of variables."""
         eps, log_det = self(z)
         return log_det + super().log_prob(eps)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "count latent"]:
+    def sample(self, count: int, generator: Generator) -> Samples:
         """``count`` draws of z, on the generator's device."""
-        eps = super().sample(count, generator)
         with fixed_weights(self):
-            return self.inverse(eps)
+            return self.inverse(super().sample(count, generator))

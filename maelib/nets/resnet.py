@@ -1,8 +1,11 @@
 """The ResNet encoder of 28x28 images, and its mirror image: a factorised decoder p(x|z)."""
 
+from itertools import pairwise
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from maelib.internal.shapes import BinaryImages, Codes, Maps, ResizedMaps
 from maelib.nets.layers import Conv2d, ConvTranspose2d, Linear, elu
 from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
 
@@ -16,22 +19,16 @@ class DownBlock(nn.Module):
         self.second = Conv2d(outputs, outputs, 3, padding=1)
         self.shortcut = Conv2d(inputs, outputs, 1, stride=2)
 
-    def forward(self, x: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, x: Maps) -> ResizedMaps:
         return elu(self.second(elu(self.first(x))) + self.shortcut(x))
 
 
 class ResNetEncoder(nn.Module):
-    """``hidden`` features of a 28x28 image.
-
-    Three residual blocks of ``channels`` (28 -> 14 -> 7 -> 4) and a 4x4 convolution.
-    """
+    """Three residual blocks of ``channels`` (28 -> 14 -> 7 -> 4) and a 4x4 convolution."""
 
     def __init__(self, channels: tuple[int, int, int], hidden: int):
         super().__init__()
-        sizes = (1, *channels)
-        self.blocks = nn.Sequential(
-            *(DownBlock(a, b) for a, b in zip(sizes, channels, strict=False))
-        )
+        self.blocks = nn.Sequential(*(DownBlock(*pair) for pair in pairwise((1, *channels))))
         self.features = Conv2d(channels[-1], hidden, 4)
         self.outputs = hidden
 
@@ -49,7 +46,7 @@ class UpBlock(nn.Module):
         self.second = ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=pad)
         self.shortcut = ConvTranspose2d(inputs, outputs, 1, stride=2, output_padding=pad)
 
-    def forward(self, h: Float[Tensor, "batch inputs h w"]) -> Float[Tensor, "batch outputs h2 w2"]:
+    def forward(self, h: Maps) -> ResizedMaps:
         return self.second(elu(self.first(h))) + self.shortcut(h)
 
 
@@ -68,8 +65,6 @@ class ResNetDecoder(nn.Module):
         self.up7, self.up14 = UpBlock(c, b, even=False), UpBlock(b, a, even=True)
         self.up28 = UpBlock(a, 1, even=True)
 
-    def forward(
-        self, z: Float[Tensor, "batch latent"], x: Float[Tensor, "batch 1 h w"] | None = None
-    ) -> Float[Tensor, "batch 1 h2 w2"]:
+    def forward(self, z: Codes, x: BinaryImages | None = None) -> BinaryImages:
         h = elu(self.project(elu(self.features(z))[:, :, None, None]))
         return self.up28(elu(self.up14(elu(self.up7(h)))))

@@ -1,7 +1,7 @@
 """What an objective is: settings that are called with a batch's outputs and return its terms."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple
 
 from maelib.internal.options import Settings, option
 from maelib.internal.shapes import Codes, PerImage, Scalar
@@ -61,7 +61,7 @@ class Objective(Settings):
         """The terms of a batch of at least two images."""
         raise TypeError(f"{type(self).__name__} does not say what it minimises.")
 
-    def label(self, usual: Self) -> str:
+    def label(self, usual: "Objective") -> str:
         """The name, then the options that differ from ``usual``: ``mae-a1-b0.5``, ``vlae-fb0``."""
         names = sorted(option_values := vars(self), key=lambda name: name == "free_bits")
         parts = [
@@ -72,7 +72,7 @@ class Objective(Settings):
         return "-".join([self.name, *parts])
 
 
-def named(name: str) -> str:
+def named(name: str) -> Any:
     """The field that holds an objective's name in ``OBJECTIVES``."""
     return field(default=name, kw_only=True)
 

@@ -1,9 +1,10 @@
 """Every table and figure of a preset, written from the results and models there are."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
@@ -19,6 +20,7 @@ from maelib.runs.pretrained import model_of
 from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 
+Sheet = tuple[str, pd.DataFrame, str]
 Judge = Callable[[list[Record]], list[Verdict]]
 NO_COMPARISON = "{0} is not the {1} of the paper: do not compare its numbers."
 
@@ -44,9 +46,10 @@ def write_all(
     everything = records_on_disk.collect(root / "results")
     folder = folder_for(preset, dataset, root, everything)
     records = [r for r in everything if r.config.preset == preset]
-    digits = [r for r in records if r.config.data.name == dataset]
-    write_tables(digits, records, folder)
-    write_colour_tables(records, "photos" if _is_stand_in(dataset) else "cifar10", folder)
+    digits = _of(dataset, records)
+    colours = "photos" if _is_stand_in(dataset) else "cifar10"
+    for name, frame, caption in sheets(digits, records, colours):
+        tables.write(frame, caption, folder / name)
     figures.save(figures.figure1(), folder / "figure1")
     measured = [[r.name, r.measurements["mpd"], r.measurements["std"]] for r in digits]
     figures.save(figures.forms_figure(digits), folder / "three_forms", sorted(measured))
@@ -64,42 +67,30 @@ def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> 
     return root / "figures" / ("" if preset == largest else preset)
 
 
-def write_tables(digits: list[Record], records: list[Record], folder: Path) -> None:
-    """Tables 1, 2, 4, the measures of collapse and the verdicts."""
+def sheets(digits: list[Record], records: list[Record], colours: str) -> Iterator[Sheet]:
+    """Every table by its file name: frame and caption. ``colours`` is CIFAR-10 or its stand-in."""
     words = tables.caption(digits)
-    tables.write(tables.table1(digits, "a"), f"{words} NLL and KL in nats.", folder / "table1a")
-    labels = [_all_labels(n) for n in sorted({r.config.data.train_images or 0 for r in digits})]
-    accuracy = " ".join([words, "Accuracy in per cent.", *labels])
-    tables.write(tables.table2(digits), accuracy, folder / "table2")
-    tables.write(tables.table4(digits), f"{words} All values in nats.", folder / "table4")
-    _write_collapse(digits, folder / "collapse")
-    omniglot = {
-        name: [r for r in records if r.config.data.name == name]
-        for name in ("omniglot", "omniglot_lake")
-    }
-    ours = omniglot["omniglot"]
-    tables.write(tables.table1(ours, "b"), tables.caption(ours), folder / "table1b")
-    if lake := omniglot["omniglot_lake"]:
-        note = NO_COMPARISON.format("omniglot_lake", "OMNIGLOT")
-        table = tables.measured(lake, tables.MEASURES)
-        tables.write(table, tables.caption(lake, note), folder / "omniglot_lake")
+    yield "table1a", tables.table1(digits, "a"), f"{words} NLL and KL in nats."
+    used = [_all_labels(n) for n in sorted({r.config.data.train_images or 0 for r in digits})]
+    yield "table2", tables.table2(digits), " ".join([words, "Accuracy in per cent.", *used])
+    yield "table4", tables.table4(digits), f"{words} All values in nats."
+    yield "collapse", *_collapse(digits, words)
     judged = by_seed(digits, claims.verdicts, claims.representation_verdicts)
-    tables.write(
-        tables.verdict_table(judged), f"{words} {_verdict_note(digits)}", folder / "claims"
-    )
-
-
-def write_colour_tables(records: list[Record], name: str, folder: Path) -> None:
-    """Table 3 and its claim, from CIFAR-10's runs or those of its stand-in."""
-    colours = [r for r in records if r.config.data.name == name]
-    words = tables.caption(colours)
-    if _is_stand_in(name):
-        words = f"{words} {NO_COMPARISON.format(name, 'CIFAR-10')}"
-    tables.write(tables.table3(colours), f"{words} Bits/dim.", folder / "table3")
-    _write_collapse(colours, folder / "collapse_colour")
-    table = tables.verdict_table(by_seed(colours, claims.colour_verdicts))
-    text = f"{words} NLL in nats per image. {_verdict_note(colours)}"
-    tables.write(table, text, folder / "claims_colour")
+    yield "claims", tables.verdict_table(judged), f"{words} {_verdict_note(digits)}"
+    omniglot, lake = (_of(name, records) for name in ("omniglot", "omniglot_lake"))
+    yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot)
+    if lake:
+        note = NO_COMPARISON.format("omniglot_lake", "OMNIGLOT")
+        measured = tables.measured(lake, tables.MEASURES)
+        yield "omniglot_lake", measured, tables.caption(lake, note)
+    ours = _of(colours, records)
+    stand_in = [NO_COMPARISON.format(colours, "CIFAR-10")] if _is_stand_in(colours) else []
+    words = tables.caption(ours, *stand_in)
+    yield "table3", tables.table3(ours), f"{words} Bits/dim."
+    yield "collapse_colour", *_collapse(ours, words)
+    judged = by_seed(ours, claims.colour_verdicts)
+    text = f"{words} NLL in nats per image. {_verdict_note(ours)}"
+    yield "claims_colour", tables.verdict_table(judged), text
 
 
 def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
@@ -121,8 +112,7 @@ def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Picture]:
     pictures = {}
     for name in sorted({r.config.data.name for r in records}):
         if _is_stand_in(name) <= _is_stand_in(dataset) and (images := _at_hand(name)) is not None:
-            ours = [r for r in records if r.config.data.name == name]
-            pictures |= _draw(ours, images, runs)
+            pictures |= _draw(_of(name, records), images, runs)
     return pictures
 
 
@@ -181,11 +171,14 @@ def _is_stand_in(name: str) -> bool:
     return name in STAND_INS.values()
 
 
-def _write_collapse(records: list[Record], stem: Path) -> None:
-    text = "Measures of collapse: the first {} test images."
+def _of(dataset: str, records: list[Record]) -> list[Record]:
+    return [r for r in records if r.config.data.name == dataset]
+
+
+def _collapse(records: list[Record], words: str) -> tuple[pd.DataFrame, str]:
+    text = " Measures of collapse: the first {} test images."
     note = tables.settings_note(records, "collapse_images", text)
-    table = tables.measured(records, tables.COLLAPSE)
-    tables.write(table, tables.caption(records, note).rstrip(), stem)
+    return tables.measured(records, tables.COLLAPSE), words + note
 
 
 def _all_labels(train_images: int) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from maelib.experiments import experiment_of
+from maelib.experiments import experiment_of, images_of
 from maelib.internal.files import write_text
 from maelib.nets import COLOUR_DECODERS
 from maelib.report import paper
@@ -82,16 +82,12 @@ def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
 
 def compare(record: Record, table: str = "table4") -> pd.DataFrame:
     """One run beside the paper's row for it, in nats; the paper's is empty where it has none."""
-    experiment = experiment_of(record.config)
+    experiment, config = experiment_of(record.config), record.config
     printed = paper.row(table, experiment and experiment.row) or {}
-    return pd.DataFrame(
-        {
-            "paper": {name: printed.get(name, float("nan")) for name in MEASURES},
-            f"ours ({record.config.data.name}, {record.config.preset})": {
-                name: record.measurements[name] for name in MEASURES
-            },
-        }
-    ).round(2)
+    ours = f"ours ({config.data.name}, {config.preset})"
+    columns = {f"paper ({images_of(config.data.name)})": printed, ours: record.measurements}
+    frame = pd.DataFrame(columns, index=list(MEASURES), dtype=float)
+    return frame.round(2)
 
 
 def caption(records: list[Record], *notes: str) -> str:

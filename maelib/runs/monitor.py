@@ -7,15 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
 from maelib.internal.files import write_json
-from maelib.training.loop import Pictures
+from maelib.training.loop import Observer, Pictures
+from maelib.training.state import Progress
 
 PROGRESS_SECONDS = 5.0
+TRACE = "trace.json.gz"
 
 
 @contextmanager
@@ -24,19 +27,16 @@ def exclusive_lock(folder: Path) -> Iterator[None]:
 
     The lock is the operating system's, on the file ``lock``: it ends with the process that has it.
     """
-    held = FileLock(folder / "lock")
     try:
         # A moment's patience, since ``maelib runs`` takes the lock to see whether it is taken.
-        held.acquire(timeout=1)
+        held = FileLock(folder / "lock").acquire(timeout=1)
     except Timeout as problem:
         raise OSError(
             f"run {folder.name} is being trained by another process; wait for it, or stop it and "
             "run the same command again."
         ) from problem
-    try:
+    with held:
         yield
-    finally:
-        held.release()
 
 
 def is_locked(folder: Path) -> bool:
@@ -65,8 +65,8 @@ def progress_writer(folder: Path) -> Callable[..., None]:
             return
         written = now
         left = (now - begun) / (step - first) * (total - step)
-        numbers = {"step": step, "total": total, "seconds": seconds, "seconds_left": left}
-        write_json(folder / "progress.json", {**numbers, "best_elbo": best_elbo})
+        steps, times = {"step": step, "total": total}, {"seconds": seconds, "seconds_left": left}
+        write_json(folder / "progress.json", {**steps, **times, "best_elbo": best_elbo})
 
     return write
 
@@ -99,17 +99,35 @@ def list_runs(out: Path) -> list[Status]:
 
 def status(folder: Path) -> Status:
     """The state of one run."""
-    done, path = (folder / "result.json").exists(), folder / "progress.json"
+    preset, name, path = folder.parent.name, folder.name, folder / "progress.json"
+    done = (folder / "result.json").exists()
     state = "finished" if done else "running" if is_locked(folder) else "interrupted"
-    label = (folder.parent.name, folder.name)
     if not path.exists():
-        return Status(*label, state)
+        return Status(preset, name, state)
     try:
         seen = json.loads(path.read_text())
-        steps, nats = (int(seen["step"]), int(seen["total"])), float(seen["best_elbo"])
-        return Status(*label, state, *steps, nats, float(seen["seconds_left"]))
+        numbers = [float(seen[key]) for key in ("best_elbo", "seconds_left")]
+        return Status(preset, name, state, int(seen["step"]), int(seen["total"]), *numbers)
     except (ValueError, KeyError, TypeError):
-        return Status(*label, "damaged")
+        return Status(preset, name, "damaged")
+
+
+@contextmanager
+def observer(folder: Path, profile: bool = False) -> Iterator[Observer]:
+    """All that shows a training run: progress.json, the bar, TensorBoard and ``TRACE``."""
+    write = progress_writer(folder)
+    with (
+        progress_bar("training") as show,
+        tensorboard(folder) as validated,
+        profiler(folder / TRACE if profile else None) as tick,
+    ):
+
+        def stepped(progress: Progress, total: int) -> None:
+            show(progress.step, total)
+            tick(progress.step, total)
+            write(progress.step, total, progress.seconds, progress.best_elbo)
+
+        yield Observer(stepped, validated)
 
 
 @contextmanager
@@ -138,42 +156,43 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
     from torch.utils.tensorboard import SummaryWriter
 
     with ExitStack() as stack:
-        writers: list[SummaryWriter] = []
+        writer = None
 
         def show(row: dict, pictures: Pictures) -> None:
-            if not writers:
-                opened = SummaryWriter(folder / "tensorboard", purge_step=row["step"])
-                writers.append(stack.enter_context(opened))
+            nonlocal writer
+            step = row["step"]
+            if writer is None:
+                opened = SummaryWriter(folder / "tensorboard", purge_step=step)
+                writer = stack.enter_context(opened)
             for name, value in row.items():
-                writers[0].add_scalar(name, value, row["step"])
-            title = "images, then their predicted pixels"
-            writers[0].add_images(title, pictures().cpu(), row["step"])
-            writers[0].flush()
+                writer.add_scalar(name, value, step)
+            writer.add_images("images, then their predicted pixels", pictures().cpu(), step)
+            writer.flush()
 
         yield show
 
 
 @contextmanager
 def profiler(trace: Path | None, steps: int = 20) -> Iterator[Callable[[int, int], None]]:
-    """A function to call after each step; ``trace`` will show ``steps`` of them (in Perfetto).
+    """A function to call after each step. ``trace``, if given, shows ``steps`` of them (Perfetto).
 
     The first ten steps, in which kernels are chosen, are left out if there are enough others.
-    Without a path it does nothing.
     """
     if trace is None:
         yield lambda step, total: None
         return
     from torch.profiler import profile, schedule
 
+    running = None
     with ExitStack() as stack:
-        running: list[profile] = []
 
         def tick(step: int, total: int) -> None:
-            if running:
-                return running[0].step()
+            nonlocal running
+            if running is not None:
+                return running.step()
             skipped = max(0, min(9, total - step - steps - 1))
             plan = schedule(wait=skipped, warmup=1, active=steps, repeat=1)
-            write = lambda p: p.export_chrome_trace(str(trace))  # noqa: E731
-            running.append(stack.enter_context(profile(schedule=plan, on_trace_ready=write)))
+            write = methodcaller("export_chrome_trace", str(trace))
+            running = stack.enter_context(profile(schedule=plan, on_trace_ready=write))
 
         yield tick

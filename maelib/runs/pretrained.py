@@ -46,8 +46,7 @@ class Pretrained:
 
     def load(self, device: torch.device | str = "cpu") -> VAE:
         """The model in float32; ValueError if its weights are not those of its configuration."""
-        remedy = "restore it with git checkout"
-        return load_weights(self.path, self.config.network, device, remedy)
+        return load_weights(self.path, self.config.network, device, "restore it with git checkout")
 
 
 def load(name: str, device: torch.device | str = "cpu", folder: Path | None = None) -> VAE:
@@ -96,19 +95,17 @@ def export(model: VAE, record: Record, x: Images, folder: Path | None = None) ->
             weight.copy_(weight.half())
     before, after = (iw_nll(m, x[:IMAGES], K) for m in (model, rounded))
     shift = float((after - before).mean())
-    dtype = torch.float16 if abs(shift) < TOLERANCE else torch.float32
-    shift = shift if dtype == torch.float16 else 0.0
-    name = str(dtype).removeprefix("torch.")
+    dtype, shift = ("float16", shift) if abs(shift) < TOLERANCE else ("float32", 0.0)
     header = {
         "run": record.name,
         "nll": record.measurements["nll"],
         "config": asdict(record.config),
-        "dtype": name,
+        "dtype": dtype,
         "shift": shift,
     }
-    folder = folder or FOLDER
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{record.config.short_name()}.safetensors"
-    tensors = {key: value.cpu().to(dtype) for key, value in model.state_dict().items()}
+    path = (folder or FOLDER) / f"{record.config.short_name()}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    weights = model.state_dict().items()
+    tensors = {key: value.cpu().to(getattr(torch, dtype)) for key, value in weights}
     save_tensors(tensors, path, {"maelib": json.dumps(header)})
     return read_header(path)

@@ -20,18 +20,14 @@ PACKAGE = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Record:
-    """One run: its configuration, what ``evaluation.Measured`` says of it, and where it was made.
-
-    ``measurements``, ``per_image``, ``dimensions`` and ``evaluation`` are its ``means``,
-    ``per_image``, ``dimensions`` and ``settings``.
-    """
+    """One run: its configuration, what ``Measured`` says of it, and where it was made."""
 
     name: str
     key: str
     config: Config
     data: dict
-    measurements: dict[str, float]
-    evaluation: dict
+    measurements: dict[str, float]  # ``Measured.means``
+    evaluation: dict  # ``Measured.settings``
     history: list[dict]
     provenance: dict
     per_image: dict[str, list[float]] = field(default_factory=dict)
@@ -84,33 +80,28 @@ def publish(record: Record, folder: Path) -> Path:
 def collect(*folders: Path) -> list[Record]:
     """Every readable record below ``folders``, one for each run; a damaged file is named."""
     found: dict[str, Record] = {}
-    paths = [path for folder in folders for path in sorted(folder.rglob("*.json"))]
-    for path in paths:
-        inside = path.parent.name.startswith("step-") or path.parent.name == ".part"
-        if inside or path.name in ("config.json", "progress.json") or not path.is_file():
+    for path in [path for folder in folders for path in sorted(folder.rglob("*.json"))]:
+        in_checkpoint = path.parent.name.startswith((".part", "step-"))
+        if in_checkpoint or path.name in ("config.json", "progress.json") or not path.is_file():
             continue
         try:
             record = read(path)
+            if record.key != record.config.key(record.data["digest"]):
+                raise ValueError(f"{path.name} does not have the key of its configuration.")
+            found.setdefault(record.key, record)
         except ValueError as problem:
             warnings.warn(f"skipped: {problem}", stacklevel=2)
-            continue
-        if record.key == record.config.key(record.data["digest"]):
-            found.setdefault(record.key, record)
-        else:
-            warnings.warn(
-                f"skipped: {path.name} does not have the key of its configuration.", stacklevel=2
-            )
     return list(found.values())
 
 
 def provenance(device: torch.device, seconds: float) -> dict:
     """Commit, versions and hardware; ``seconds`` of wall time that training took."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
+    cores = f"{os.cpu_count()} CPU cores ({platform.machine()})"
     return {
         "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "hardware": gpu or f"{os.cpu_count()} CPU cores ({platform.machine()})",
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else cores,
         "device": device.type,
         "train_seconds": round(seconds, 1),
     }
@@ -118,15 +109,13 @@ def provenance(device: torch.device, seconds: float) -> dict:
 
 def commit() -> str:
     """This code's git commit, marked ``-dirty`` if maelib/ differs from it; else ``unknown``."""
-    head = _git("rev-parse", "--short=10", "HEAD")
-    if not head:
-        return "unknown"
+    head = _git("rev-parse", "--short=10", "HEAD") or "unknown"
     return head + ("-dirty" if _git("status", "--porcelain", ".") else "")
 
 
 def _git(*arguments: str) -> str:
+    quiet = {"cwd": PACKAGE, "stderr": subprocess.DEVNULL, "text": True}
     try:
-        done = subprocess.run(["git", *arguments], cwd=PACKAGE, capture_output=True, text=True)
-    except OSError:
+        return subprocess.check_output(["git", *arguments], **quiet).strip()
+    except (OSError, subprocess.CalledProcessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

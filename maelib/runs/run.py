@@ -11,7 +11,7 @@ import torch
 from maelib.config import Config
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
-from maelib.internal.files import remove_partials, write_json
+from maelib.internal.files import remove_partials, whole, write_json
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.measure import EVALUATION_VERSION
 from maelib.measure.evaluation import measure
@@ -23,7 +23,7 @@ from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 from maelib.training import DEVICES, parallel, precision
 from maelib.training.checkpoints import save_tensors
-from maelib.training.loop import Observer, train
+from maelib.training.loop import train
 from maelib.training.state import Progress, TrainingError
 
 Log = Callable[[str], None]
@@ -60,24 +60,22 @@ def run(
 ) -> tuple[Record, VAE, Dataset]:
     """The run's record, its model and its data set; trains only what is not finished yet.
 
-    With ``pretrained`` a run that is not finished in ``out_dir``, but whose model comes with the
-    project, is taken from there: its committed record and its weights.
-
-    ``how`` are ``train``'s keywords max_minutes, checkpoint_minutes, compiled and precision, and
-    ``profile``: they change how the numbers are computed, not which run it is. OSError if another
-    process trains this run.
+    With ``pretrained`` a run that is not finished in ``out_dir`` may be the project's own: its
+    committed record and its pretrained model. ``how`` are ``train``'s keywords max_minutes,
+    checkpoint_minutes, compiled and precision, and ``profile``: they change how the numbers are
+    computed, not which run it is. OSError if another process trains this run.
     """
     where = pick_device(device)
     config, dataset, folder = locate(config, out_dir)
     log(dataset.describe())
-    if pretrained and not (folder / "result.json").exists():
-        found = find_pretrained(folder.name, config.preset)
-        if found is not None:
-            log(found[1].describe())
-            return found[0], found[1].load(where), dataset
+    take_over = pretrained and not (folder / "result.json").exists()
+    if take_over and (found := find_pretrained(folder.name, config.preset)):
+        record, model = found
+        log(model.describe())
+        return record, model.load(where), dataset
     _prepare(config, folder)
     record = _finished(folder)
-    if record is not None and record.evaluation.get("version") == EVALUATION_VERSION:
+    if _is_current(record):
         log(f"finished run found: {folder.name}")
         return record, load_model(folder, where), dataset
     with monitor.exclusive_lock(folder):
@@ -102,31 +100,21 @@ def find_pretrained(
         return None
     record = records.read(path)
     model = model_of(record)
-    same = model is not None and record.evaluation.get("version") == EVALUATION_VERSION
-    return (record, model) if same else None
+    return (record, model) if model and _is_current(record) else None
 
 
 def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:
     """What a rank other than the first does under torchrun: train along, and write nothing."""
     config, dataset, folder = locate(config, out_dir)
+    how.pop("profile", None)
     if not (folder / "result.json").exists():
-        how.pop("profile", None)
         with explain_oom(config):
             train(config, dataset, folder, pick_device(device), **how)
 
 
 def measure_again(record: Record, model: VAE, dataset: Dataset) -> Record:
     """The record with what is measured today; training's provenance stays."""
-    config = record.config
-    with monitor.progress_bar("measuring again") as show:
-        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
-    return replace(
-        record,
-        measurements=measured.means,
-        evaluation=measured.settings,
-        per_image=measured.per_image,
-        dimensions=measured.dimensions,
-    )
+    return replace(record, **_measured(model, dataset, record.config, "measuring again"))
 
 
 @contextmanager
@@ -135,7 +123,8 @@ def explain_oom(config: Config) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as problem:
-        if not _is_out_of_memory(problem):
+        is_oom = isinstance(problem, (MemoryError, torch.OutOfMemoryError))
+        if not is_oom and "can't allocate memory" not in str(problem):
             raise
         raise TrainingError(
             "out of memory; what is saved stays: lower batch_size "
@@ -143,11 +132,6 @@ def explain_oom(config: Config) -> Iterator[None]:
             f"nll_k ({config.evaluation.nll_k}) below 64 to measure, or run the same command with "
             "device cpu."
         ) from problem
-
-
-def _is_out_of_memory(problem: BaseException) -> bool:
-    kinds = (MemoryError, torch.OutOfMemoryError)
-    return isinstance(problem, kinds) or "can't allocate memory" in str(problem)
 
 
 def _prepare(config: Config, folder: Path) -> None:
@@ -174,15 +158,22 @@ def _finished(folder: Path) -> Record | None:
         ) from problem
 
 
+def _is_current(record: Record | None) -> bool:
+    return record is not None and record.evaluation.get("version") == EVALUATION_VERSION
+
+
 def _train_and_measure(
     config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how
 ) -> tuple[Record, VAE]:
     log(f"training on {where.type}: {folder.name}")
-    model, progress = _train(config, dataset, folder, where, **how)
+    profile = how.pop("profile", False)
+    with monitor.observer(folder, profile) as observer, explain_oom(config):
+        model, progress = train(config, dataset, folder, where, observer=observer, **how)
+    if profile:
+        log(f"profile of training steps: {folder / monitor.TRACE}")
     write_history(progress, folder / "metrics.csv")
     save_tensors(model.state_dict(), folder / "model.safetensors")
-    with monitor.progress_bar("importance-weighted NLL") as show, explain_oom(config):
-        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
+    measured = _measured(model, dataset, config, "importance-weighted NLL")
     made = {
         **records.provenance(where, progress.seconds),
         "precision": precision.choose(how.get("precision", "auto"), where),
@@ -194,38 +185,28 @@ def _train_and_measure(
         key=config.key(dataset.digest),
         config=config,
         data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
-        measurements=measured.means,
-        evaluation=measured.settings,
         history=progress.history,
         provenance=made,
-        per_image=measured.per_image,
-        dimensions=measured.dimensions,
+        **measured,
     )
     return record, model
 
 
-def _train(
-    config: Config, dataset: Dataset, folder: Path, where: torch.device, profile=False, **how
-) -> tuple[VAE, Progress]:
-    write = monitor.progress_writer(folder)
-    with (
-        monitor.progress_bar("training") as show,
-        monitor.tensorboard(folder) as validated,
-        monitor.profiler(folder / "trace.json.gz" if profile else None) as tick,
-        explain_oom(config),
-    ):
-
-        def stepped(progress: Progress, total: int) -> None:
-            show(progress.step, total)
-            tick(progress.step, total)
-            write(progress.step, total, progress.seconds, progress.best_elbo)
-
-        return train(config, dataset, folder, where, observer=Observer(stepped, validated), **how)
+def _measured(model: VAE, dataset: Dataset, config: Config, label: str) -> dict:
+    """The fields of a record that say what is measured on the model."""
+    with monitor.progress_bar(label) as show, explain_oom(config):
+        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
+    return {
+        "measurements": measured.means,
+        "evaluation": measured.settings,
+        "per_image": measured.per_image,
+        "dimensions": measured.dimensions,
+    }
 
 
 def write_history(progress: Progress, path: Path) -> None:
     """The learning curves as CSV, one row a validation, in nats."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(progress.history[0]))
         writer.writeheader()
         writer.writerows(progress.history)

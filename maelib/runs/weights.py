@@ -18,9 +18,9 @@ def load_weights(path: Path, network: Network, device: torch.device | str, remed
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, RuntimeError, ValueError, OSError) as problem:
+        where = f"{path.parent.name}/{path.name}"
         raise ValueError(
-            f"{path.parent.name}/{path.name} does not hold the weights of its configuration; "
-            f"{remedy}."
+            f"{where} does not hold the weights of its configuration; {remedy}."
         ) from problem
     return model.to(device, memory_format=torch.channels_last).eval()
 

@@ -1,8 +1,12 @@
 """Training: the loop, one step of it, and the settings of both."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+from maelib.data import Data
 from maelib.internal.options import Settings, option
+from maelib.nets import Network
+from maelib.objectives import Objective
 
 TRAINING_VERSION = 1  # raised by hand when the mathematics of training changes
 SCHEDULES = ("plateau", "cosine")
@@ -29,3 +33,14 @@ class Training(Settings):
     halvings: int = option(3, "halvings of the rate before training ends", least=0)
     init_images: int = option(500, "images of the data-dependent initialisation", least=1)
     validate_steps: int | None = option(None, "steps between validations", least=1)
+
+
+@runtime_checkable
+class Job(Protocol):
+    """What training reads of a run's configuration, ``config.Config``."""
+
+    data: Data
+    network: Network
+    objective: Objective
+    training: Training
+    seed: int

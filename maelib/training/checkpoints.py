@@ -20,7 +20,7 @@ Tensors = dict[str, Tensor]
 
 
 def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep: int = 2) -> Path:
-    """Write the checkpoint of ``step`` into ``folder``; older ones than ``keep`` are deleted.
+    """Write the checkpoint of ``step`` into ``folder`` and delete all but the ``keep`` newest.
 
     OSError, the older ones untouched, if it cannot be written. No other process may be saving.
     """
@@ -28,7 +28,10 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        _write_all(part, files, numbers)
+        for name, tensors in files.items():
+            save_tensors(tensors, part / f"{name}.safetensors")
+        digests = {path.name: sha256(path) for path in sorted(part.glob("*.safetensors"))}
+        write_json(part / "state.json", {"digests": digests, "numbers": numbers})
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     except OSError as problem:
@@ -52,9 +55,8 @@ def load_latest(folder: Path, device: torch.device) -> tuple[dict[str, Tensors],
         try:
             return _load(candidate, device)
         except (OSError, ValueError, KeyError) as problem:
-            warnings.warn(
-                f"checkpoint {candidate.name} is damaged, skipped: {problem}", stacklevel=2
-            )
+            damaged = f"checkpoint {candidate.name} is damaged, skipped: {problem}"
+            warnings.warn(damaged, stacklevel=2)
     if candidates:
         raise OSError(
             f"every checkpoint of run {folder.parent.name} is damaged; delete its folder "
@@ -70,13 +72,6 @@ def save_tensors(tensors: Tensors, path: Path, header: dict[str, str] | None = N
             save_file({name: value.contiguous() for name, value in tensors.items()}, part, header)
         except SafetensorError as problem:
             raise OSError(f"{path.name} cannot be written: {problem}") from problem
-
-
-def _write_all(folder: Path, files: dict[str, Tensors], numbers: dict) -> None:
-    for name, tensors in files.items():
-        save_tensors(tensors, folder / f"{name}.safetensors")
-    digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
-    write_json(folder / "state.json", {"digests": digests, "numbers": numbers})
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -15,16 +15,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
 
-from maelib.config import Config
-from maelib.data.dataset import Dataset, as_input
+from maelib.data.dataset import Dataset
 from maelib.internal import rng
+from maelib.internal.shapes import Codes, Images, StoredImages
 from maelib.model import VAE
-from maelib.training import parallel
+from maelib.training import Job, parallel
 from maelib.training.precision import choose, matmul_precision
-from maelib.training.state import Progress, restore, save, start
+from maelib.training.state import Progress, draw, restore, save, start
 from maelib.training.step import Step, train_step
 from maelib.training.validate import predictions, record_interval
 
@@ -37,7 +35,7 @@ class Interrupted(Exception):
     """Training was stopped from outside, or ran out of time; its state is saved."""
 
 
-Pictures = Callable[[], Float[Tensor, "n c h w"]]
+Pictures = Callable[[], Images]
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Observer:
 
 
 def train(
-    config: Config,
+    config: Job,
     data: Dataset,
     folder: Path,
     device: torch.device,
@@ -60,18 +58,17 @@ def train(
     compiled: bool = False,
     precision: str = "auto",
 ) -> tuple[VAE, Progress]:
-    """Train to the end, continuing from ``folder``'s checkpoint if there is one.
+    """The averaged model of the best validation ELBO, trained on from ``folder``'s checkpoint.
 
-    Returns the averaged model of the best validation ELBO. ``observer`` is told of every step and
-    validation; ``compiled`` trains through torch.compile; ``precision`` is one of ``PRECISIONS``.
-    Under torchrun all ranks call it, and rank 0 alone writes.
-    TrainingError on a loss that is not finite, OSError if a checkpoint cannot be written, and
-    Interrupted (state saved) on SIGINT, SIGTERM or after ``max_minutes``.
+    ``compiled`` trains through torch.compile; ``precision`` is one of ``PRECISIONS``. Under
+    torchrun all ranks call this, and rank 0 alone writes. TrainingError on a loss that is not
+    finite, OSError if a checkpoint cannot be written, and Interrupted (state saved) on SIGINT,
+    SIGTERM or after ``max_minutes``.
     """
     settings = config.training
     images = data.train.first(config.data.train_images).images.to(device)
     val = data.val.first(config.data.val_images).images.to(device)
-    _require_divisible(settings.batch_size, len(images))
+    _check_batch_size(settings.batch_size, len(images))
     per_epoch = max(1, len(images) // settings.batch_size)
     total = max(per_epoch * settings.epochs, settings.min_steps)
     validate_steps = settings.validate_steps or per_epoch
@@ -102,16 +99,15 @@ def train(
                 save(state, store)
                 saved = time.monotonic()
             if decision == STOP and progress.step < total:
-                raise Interrupted(
-                    f"stopped at step {progress.step} of {total}; the same command continues."
-                )
+                how_far = f"step {progress.step} of {total}"
+                raise Interrupted(f"stopped at {how_far}; the same command continues.")
     save(state, store)
     return state.best, progress
 
 
 def batches(
-    config: Config, images: UInt8[Tensor, "n c h w"], step: int, per_epoch: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    config: Job, images: StoredImages, step: int, per_epoch: int
+) -> Iterator[tuple[Images, Codes]]:
     """This rank's ``draw_batch`` of ``step`` and of every step after it."""
     while True:
         epoch, position = divmod(step, per_epoch)
@@ -123,14 +119,10 @@ def batches(
             step += 1
 
 
-def draw_batch(
-    config: Config, images: UInt8[Tensor, "batch c h w"], step: int
-) -> tuple[Float[Tensor, "batch c h w"], Float[Tensor, "batch latent"]]:
+def draw_batch(config: Job, images: StoredImages, step: int) -> tuple[Images, Codes]:
     """The binarised images and the posterior noise of a step, from the seed alone."""
     noise = rng.generator(config.seed, "step", step, device=images.device)
-    x = as_input(images, noise)
-    eps = torch.randn(len(x), config.network.latent, generator=noise, device=images.device)
-    return x, eps
+    return draw(images, config.network.latent, noise)
 
 
 @contextmanager
@@ -149,13 +141,11 @@ def interruption() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _require_divisible(batch_size: int, images: int) -> None:
-    if batch_size > images:
+def _check_batch_size(size: int, images: int) -> None:
+    if size > images:
+        raise ValueError(f"batch_size is {size}; it must be at most the {images} training images.")
+    if size % parallel.size():
         raise ValueError(
-            f"batch_size is {batch_size}; it must be at most the {images} training images."
-        )
-    if batch_size % parallel.size():
-        raise ValueError(
-            f"batch_size is {batch_size}; it must be divisible by the {parallel.size()} processes "
-            "that share each batch."
+            f"batch_size is {size}; it must be divisible by the {parallel.size()} processes that "
+            "share each batch."
         )

@@ -3,8 +3,8 @@
 torchrun --nproc-per-node 4 -m maelib train --preset paper
 python -m maelib train --preset paper      # one process: every function here then does nothing
 
-A *rank* is one of the processes, ``size`` their number. All of them hold the same model and draw
-the same global batch; each runs its slice of it, and the loss is computed on the whole.
+A rank is the number of a process, ``size`` how many there are. All hold the same model and draw
+the same global batch. Each runs its slice of it, and the loss is computed on the whole.
 """
 
 import os
@@ -25,7 +25,7 @@ REDUCE_EVERY = 10  # steps; a reduction makes all ranks wait for one another
 
 
 def rank() -> int:
-    """This process's number; 0, the one that writes, if it is alone."""
+    """This process's number; 0 is the one that writes, or is alone."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -83,9 +83,8 @@ def gather(own: Float[Tensor, "own *rest"]) -> Float[Tensor, "batch *rest"]:
 
 def parallel(model: nn.Module) -> nn.Module:
     """The model, its gradients averaged over the ranks at each backward pass."""
-    if size() == 1:
-        return model
-    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+    wrap = nn.parallel.DistributedDataParallel
+    return model if size() == 1 else wrap(model, gradient_as_bucket_view=True)
 
 
 def all_reduce_max(wish: int, step: int) -> int:
@@ -101,10 +100,9 @@ def all_reduce_max(wish: int, step: int) -> int:
 
 def broadcast_from_rank0(compute: Callable[[], Any]) -> Any:
     """What ``compute`` returns on rank 0, on every rank: they cannot differ by round-off."""
-    if size() == 1:
-        return compute()
     told = [compute() if rank() == 0 else None]
-    dist.broadcast_object_list(told, device=torch.device("cpu"))
+    if size() > 1:
+        dist.broadcast_object_list(told, device=torch.device("cpu"))
     return told[0]
 
 

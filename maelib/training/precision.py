@@ -12,9 +12,8 @@ def choose(name: str, device: torch.device) -> str:
     """``auto`` is tf32 on CUDA and float32 elsewhere; ValueError for what is not a precision."""
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
-    if name != "auto":
-        return name
-    return "tf32" if device.type == "cuda" else "float32"
+    automatic = "tf32" if device.type == "cuda" else "float32"
+    return automatic if name == "auto" else name
 
 
 @contextmanager

@@ -6,15 +6,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
-from maelib.config import Config
 from maelib.data.dataset import as_input
 from maelib.internal import rng
+from maelib.internal.shapes import Codes, Images, StoredImages
 from maelib.model import VAE, build, initialise
 from maelib.objectives.base import MEASURED, Objective
-from maelib.training import Training, checkpoints, parallel
+from maelib.training import Job, Training, checkpoints, parallel
+
+MODELS = ("weights", "averaged", "best")  # a checkpoint's files, beside Adam's moments
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class TrainingError(RuntimeError):
@@ -22,44 +25,38 @@ class TrainingError(RuntimeError):
 
 
 def curves(objective: Objective) -> tuple[str, ...]:
-    """The names of the terms whose means over an interval are recorded: those of ``Terms.named``."""
+    """The names of the terms that are recorded, in the order of ``Terms.named``."""
     return ("re", "kl", *objective.penalties, "loss", *MEASURED)
 
 
 @dataclass
 class Progress:
-    """The plain numbers of a run's state. ``sums`` are totals of the curves since the last row.
-
-    While training, the totals are those of ``RunningTotals``; here they are as last saved.
-    """
+    """The plain numbers of a run's state."""
 
     step: int = 0
     best_elbo: float = math.inf
     stale: int = 0  # validations since the best
     halvings: int = 0
     seconds: float = 0.0
-    sums: list[float] = field(default_factory=list)
+    sums: list[float] = field(default_factory=list)  # of ``RunningTotals``, as last saved
     history: list[dict] = field(default_factory=list)
 
 
 @dataclass
 class RunningTotals:
-    """What every step adds to without the host waiting for it, in nats and step numbers.
-
-    ``sums`` are the totals of ``names`` since the last row. ``first_bad`` has the step at which
-    each of ``watched`` first was not finite; it is infinite while all is well.
-    """
+    """What every step adds to without the host waiting for it."""
 
     names: tuple[str, ...]
-    sums: Float[Tensor, " curves"]
-    first_bad: Float[Tensor, " watched"]
+    sums: Float[Tensor, " curves"]  # of ``names`` since the last row of the history, in nats
+    first_bad: Float[Tensor, " watched"]  # the step in which each was first not finite, or inf
 
     @classmethod
     def on(cls, device: torch.device, names: tuple[str, ...], sums: list[float]) -> "RunningTotals":
         """Totals that go on from ``sums``, or from 0; float64 where the device has it."""
-        kind = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
-        totals = cls(names, torch.tensor(sums or [0.0] * len(names), **kind), torch.empty(0))
-        totals.first_bad = torch.full((len(totals.watched),), math.inf, **kind)
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        first = torch.tensor(sums or [0.0] * len(names), dtype=dtype, device=device)
+        totals = cls(names, first, torch.empty(0))
+        totals.first_bad = first.new_full((len(totals.watched),), math.inf)
         return totals
 
     @property
@@ -94,26 +91,30 @@ class State:
     totals: RunningTotals
 
 
-def start(config: Config, images: UInt8[Tensor, "n c h w"], device: torch.device) -> State:
+def start(config: Job, images: StoredImages, device: torch.device) -> State:
     """A fresh state: weights drawn from the seed, then initialised on the first images."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(rng.derive(config.seed, "weights"))
         model = build(config.network)
     model = model.to(device, memory_format=torch.channels_last)
     noise = rng.generator(config.seed, "initialise", device=device)
-    first = as_input(images[: config.training.init_images], noise)
-    eps = torch.randn(len(first), config.network.latent, generator=noise, device=device)
-    initialise(model, first, eps)
+    initialise(model, *draw(images[: config.training.init_images], config.network.latent, noise))
     optimizer = adam(model, config.training)
     totals = RunningTotals.on(device, curves(config.objective), [])
     return State(model, copy.deepcopy(model), copy.deepcopy(model), optimizer, Progress(), totals)
 
 
+def draw(images: StoredImages, latent: int, noise: torch.Generator) -> tuple[Images, Codes]:
+    """The images as the model sees them, and the noise of their posterior samples."""
+    x = as_input(images, noise)
+    return x, torch.randn(len(x), latent, generator=noise, device=x.device)
+
+
 def adam(model: VAE, settings: Training) -> torch.optim.Adam:
     """The paper's optimiser, all parameters updated by one kernel where the device has it."""
-    fused = next(model.parameters()).device.type in ("cpu", "cuda")
-    kind = {"lr": settings.lr, "betas": settings.adam_betas, "fused": fused}
-    return torch.optim.Adam(model.parameters(), **kind)
+    parameters = list(model.parameters())
+    fused = parameters[0].device.type in ("cpu", "cuda")
+    return torch.optim.Adam(parameters, settings.lr, settings.adam_betas, fused=fused)
 
 
 def save(state: State, store: Path) -> None:
@@ -122,16 +123,12 @@ def save(state: State, store: Path) -> None:
     if parallel.rank() > 0:
         return
     state.progress.sums = state.totals.sums.tolist()
-    files = {
-        "weights": state.model.state_dict(),
-        "averaged": state.averaged.state_dict(),
-        "best": state.best.state_dict(),
-        **moments(state.optimizer),
-    }
+    models = zip(MODELS, (state.model, state.averaged, state.best), strict=True)
+    files = {name: model.state_dict() for name, model in models} | moments(state.optimizer)
     checkpoints.save(store, state.progress.step, files, asdict(state.progress))
 
 
-def restore(config: Config, store: Path, device: torch.device) -> State | None:
+def restore(config: Job, store: Path, device: torch.device) -> State | None:
     """The state of the newest intact checkpoint, or None if there is none.
 
     ValueError if it is of another version of this code.
@@ -142,7 +139,7 @@ def restore(config: Config, store: Path, device: torch.device) -> State | None:
     files, numbers = found
     try:
         progress = Progress(**numbers)
-        models = [_model(config, files[name], device) for name in ("weights", "averaged", "best")]
+        models = [_model(config, files[name], device) for name in MODELS]
         optimizer = adam(models[0], config.training)
         load_moments(optimizer, files)
     except (KeyError, TypeError) as problem:
@@ -155,26 +152,22 @@ def restore(config: Config, store: Path, device: torch.device) -> State | None:
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
-    """Adam's state as ``step``, ``exp_avg`` and ``exp_avg_sq`` of each parameter by its number."""
+    """Each of Adam's ``MOMENTS`` of every parameter, by the parameter's number."""
     rows = optimizer.state_dict()["state"]
-    return {
-        f"adam-{key}": {str(i): row[key] for i, row in rows.items()}
-        for key in ("step", "exp_avg", "exp_avg_sq")
-    }
+    return {f"adam-{key}": {str(i): row[key] for i, row in rows.items()} for key in MOMENTS}
 
 
 def load_moments(optimizer: torch.optim.Optimizer, files: dict[str, dict[str, Tensor]]) -> None:
     """Give Adam back what ``moments`` took."""
     parameters = optimizer.param_groups[0]["params"]
-    keys = ("step", "exp_avg", "exp_avg_sq")
     rows = {
-        int(i): {key: _like(parameters[int(i)], files[f"adam-{key}"][i]) for key in keys}
+        int(i): {key: _like(parameters[int(i)], files[f"adam-{key}"][i]) for key in MOMENTS}
         for i in files["adam-step"]
     }
     optimizer.load_state_dict({**optimizer.state_dict(), "state": rows})
 
 
-def _model(config: Config, weights: dict[str, Tensor], device: torch.device) -> VAE:
+def _model(config: Job, weights: dict[str, Tensor], device: torch.device) -> VAE:
     model = build(config.network).to(device, memory_format=torch.channels_last)
     model.load_state_dict(weights)
     return model

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from maelib.internal.shapes import Codes, Images, Scalar
+from maelib.internal.shapes import Codes, Images
 from maelib.objectives.base import MEASURED, Objective, Terms
 from maelib.training import Training, parallel, precision
 from maelib.training.state import RunningTotals, State
@@ -62,7 +63,7 @@ def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: in
 
 
 @torch.no_grad()
-def accumulate(totals: RunningTotals, terms: Terms, norm: Tensor, step: int) -> Scalar:
+def accumulate(totals: RunningTotals, terms: Terms, norm: Tensor, step: int) -> Bool[Tensor, ""]:
     """Add a step's terms to the totals; whether any of them was not finite, as a tensor."""
     values = torch.stack(list(terms.named().values()))
     totals.sums += values

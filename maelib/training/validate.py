@@ -1,21 +1,20 @@
 """Validation: the averaged weights on images whose binarisation and noise never change."""
 
 import math
+from typing import Any
 
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import Float
 
 from maelib.data.dataset import as_input, unit_range
 from maelib.internal import rng
+from maelib.internal.shapes import StoredImages
 from maelib.model import VAE
 from maelib.training import Training, parallel
-from maelib.training.state import State, TrainingError
+from maelib.training.state import State, TrainingError, draw
 
 
-def record_interval(
-    state: State, settings: Training, val: UInt8[Tensor, "n c h w"], per_epoch: int
-) -> None:
+def record_interval(state: State, settings: Training, val: StoredImages, per_epoch: int) -> None:
     """Validate the average, keep it if it is the best, and record the curves since the last."""
     state.totals.require_finite()
     progress, totals = state.progress, state.totals
@@ -29,8 +28,8 @@ def record_interval(
         state.best.load_state_dict(state.averaged.state_dict())
     steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
     sums = zip(totals.names, totals.sums.tolist(), strict=True)
-    row = {"epoch": progress.step / per_epoch, "step": progress.step}
-    row |= {name: total / steps for name, total in sums}
+    means = {name: total / steps for name, total in sums}
+    row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
     progress.history.append({**row, "val_re": re, "val_kl": kl, "val_elbo": elbo})
     totals.sums.zero_()
     if settings.schedule == "plateau" and progress.stale >= settings.patience:
@@ -38,20 +37,18 @@ def record_interval(
 
 
 @torch.no_grad()
-def validate(model: VAE, images: UInt8[Tensor, "n c h w"], batch: int = 500) -> tuple[float, float]:
+def validate(model: VAE, images: StoredImages, batch: int = 500) -> tuple[float, float]:
     """Mean RE and KL in nats."""
     noise = rng.generator(0, "validation", device=images.device)
     re_sum = kl_sum = 0.0
     for chunk in images.split(batch):
-        x = as_input(chunk, noise)
-        eps = torch.randn(len(x), model.prior.latent, generator=noise, device=images.device)
-        outputs = model(x, eps)
+        outputs = model(*draw(chunk, model.prior.latent, noise))
         re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
     return re_sum / len(images), kl_sum / len(images)
 
 
 @torch.no_grad()
-def predictions(model: VAE, images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "2*n c h w"]:
+def predictions(model: VAE, images: StoredImages) -> Float[Any, "2*batch channels h w"]:
     """The images, then what each pixel is expected to be, given those before it and the code."""
     x = images / 255 if images.shape[1] == 1 else as_input(images)
     mu, _ = model.encode(x)

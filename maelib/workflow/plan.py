@@ -94,4 +94,8 @@ def targets(preset: str, dataset: str) -> list[str]:
     """
     reading = f"build/{preset}/{dataset}-06_representations.done"
     tutorials = [f"build/tutorials/{name}.done" for name in TUTORIALS]
-    return [*tutorials, *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)), reading]
+    return [
+        *tutorials,
+        *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)),
+        reading,
+    ]

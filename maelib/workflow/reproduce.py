@@ -9,23 +9,22 @@ Any other option is Snakemake's own.
 
 import argparse
 import fcntl
-import queue
 import re
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.runs.monitor import status
 
 DRY = {"-n", "--dry-run", "--dryrun"}
 SPEAK_EVERY = 30.0  # seconds without news, after which the trainings are reported
-TELLING_WORDS = re.compile(r"error|exception|submitted|left out|cannot|missing", re.IGNORECASE)
+NOTEWORTHY = re.compile(r"error|exception|submitted|left out|cannot|missing", re.IGNORECASE)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -81,6 +80,17 @@ class Board:
     failed: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
 
+    def follow(self, lines: Iterator[str | None]) -> None:
+        """Print the news in the lines and, after a silence, how far the trainings are."""
+        spoken = time.monotonic()
+        for line in lines:
+            news = [] if line is None else [self.hear(line)]
+            if line is None and time.monotonic() - spoken > SPEAK_EVERY:
+                news = self.trainings()
+            for words in filter(None, news):
+                print(words, flush=True)
+                spoken = time.monotonic()
+
     def hear(self, line: str) -> str | None:
         """Take in a line that Snakemake printed; what a person should read of it, if anything."""
         if match := re.match(r"total\s+(\d+)$", line):
@@ -95,7 +105,7 @@ class Board:
             if name := self.running.pop(match[1], ""):
                 self.failed.append(name)
                 return self.news("failed", name)
-        elif not line.startswith(" ") and TELLING_WORDS.search(line):
+        elif not line.startswith(" ") and NOTEWORTHY.search(line):
             return line
         return None
 
@@ -103,7 +113,8 @@ class Board:
         """One line: the share of the whole, what happened, and the time left."""
         share = self.share()
         seconds = time.monotonic() - self.begun
-        left = f"about {seconds * (1 - share) / share / 60:.0f} min left" if share > 0.02 else ""
+        minutes = seconds * (1 - share) / share / 60 if share else 0
+        left = f"about {minutes:.0f} min left" if 0.02 < share < 1 else ""
         return f"{share:4.0%}  {what:8}  {name:55}  {left}".rstrip()
 
     def trainings(self) -> list[str]:
@@ -135,36 +146,24 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
     log = root / "build" / "reproduce.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", *arguments]
-    pipe = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), **pipe)
-    lines: queue.Queue[str] = queue.Queue()
-    reader = threading.Thread(target=_read, args=(process.stdout, log, lines), daemon=True)
-    reader.start()
-    try:
-        while reader.is_alive() or not lines.empty():
-            for line in _next_news(lines, board):
-                print(line, flush=True)
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
+    with log.open("w") as file, log.open(errors="replace") as written:
+        said = {"stdout": file, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), **said)
+        try:
+            board.follow(_lines(written, process))
+        finally:
+            process.wait()
+    return process.returncode
 
 
-def _next_news(lines: "queue.Queue[str]", board: Board) -> list[str]:
-    try:
-        news = board.hear(lines.get(timeout=SPEAK_EVERY).rstrip("\n"))
-    except queue.Empty:
-        return board.trainings()
-    return [] if news is None else [news]
-
-
-def _read(stream, log: Path, lines: "queue.Queue[str]") -> None:
-    with log.open("w", encoding="utf-8") as file:
-        for line in stream:
-            file.write(line)
-            file.flush()
-            lines.put(line)
-    lines.put("")  # wakes the reader of the queue
+def _lines(written: TextIO, process: subprocess.Popen) -> Iterator[str | None]:
+    """Every line that is written until the process has ended; None at moments without one."""
+    ended = False
+    while not ended:
+        ended = process.poll() is not None
+        yield from (line.rstrip("\n") for line in written)
+        time.sleep(0.2)
+        yield None
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from maelib.config import PARTS, PRESETS, resolve
 from maelib.experiments import FORMS
 from maelib.runs.record import collect
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
+TABLE4 = ROOT / "figures" / "table4.csv"
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
 
 
@@ -21,21 +22,21 @@ def table(name: str) -> str:
 
 def main_rows() -> str:
     """Three rows of Table 4, the paper's value before ours."""
-    rows = _csv("table4").set_index("model").loc[MAIN]
+    rows = pd.read_csv(TABLE4, index_col="model", dtype=str).loc[MAIN]
     both = {m: rows[f"{m} paper"] + " / " + rows[f"{m} ours"] for m in ("kl", "mpd", "std", "nll")}
     return _markdown(pd.DataFrame(both).rename(columns=str.upper).reset_index())
 
 
 def claims() -> str:
     """How many comparisons of each claim have which verdict, by kind of measure."""
-    found = _csv("claims")
+    found = pd.read_csv(ROOT / "figures" / "claims.csv")
     measure = found["comparison"].str.extract("^([a-z]+)", expand=False).rename("measure")
     return _markdown(pd.crosstab([found["claim"], measure], found["verdict"]).reset_index())
 
 
 def forms() -> str:
     """MPD on MNIST at beta = 0.5: the paper's, then ours by form of L_diverse and preset."""
-    printed = _csv("table4").set_index("model")["mpd paper"]
+    printed = pd.read_csv(TABLE4, index_col="model", dtype=str)["mpd paper"]
     ours = {r.config: f"{r.measurements['mpd']:.2f}" for r in collect(ROOT / "results")}
     rows = {("paper", ""): [printed[f"MAE (alpha = {a}, beta = 0.5)"] for a in FORMS["mean"]]}
     for form, runs in FORMS.items():
@@ -84,13 +85,8 @@ def benchmarks() -> str:
 def soak() -> str:
     """benchmarks/soak.json: how many tries of each fault were survived."""
     path = ROOT / "benchmarks" / "soak.json"
-    if not path.exists():
-        return "not run"
-    return _markdown(pd.read_json(path).assign(lost=lambda rows: rows["tries"] - rows["survived"]))
-
-
-def _csv(name: str) -> pd.DataFrame:
-    return pd.read_csv(ROOT / "figures" / f"{name}.csv", dtype=str, keep_default_na=False)
+    rows = pd.read_json(path).eval("lost = tries - survived") if path.exists() else None
+    return "not run" if rows is None else _markdown(rows)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
