@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from maelib import data, download, omniglot, paths, rng
+from maelib.data import dataset, download, mnist, omniglot
+from maelib.internal import paths, rng
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -47,36 +48,37 @@ def digest(content):
 
 
 def test_digits_need_nothing_and_have_a_fixed_split():
-    digits = data.load("digits")
+    digits = dataset.load("digits")
     assert [len(s) for s in (digits.train, digits.val, digits.test)] == [1297, 200, 300]
     assert digits.train.images.shape[1:] == (1, 28, 28)
     assert digits.train.images.dtype == torch.uint8
     assert digits.train.labels.unique().tolist() == list(range(10))
-    assert digits.digest == data.load("digits").digest
+    assert digits.digest == dataset.load("digits").digest
 
 
 def test_auto_without_mnist_is_digits_and_says_so(no_data):
-    found = data.load("auto")
+    found = dataset.load("auto")
     assert found.name == "digits"
     assert "MNIST not found" in found.source
 
 
 def test_mnist_that_is_nowhere_is_a_clear_error(no_data):
     with pytest.raises(FileNotFoundError, match=r"MNIST was not found.*MAELIB_DATA"):
-        data.load("mnist")
+        dataset.load("mnist")
 
 
 def test_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"dataset is 'cifar'.*mnist"):
-        data.load("cifar")
+        dataset.load("cifar")
 
 
+@pytest.mark.fault("data file altered")
 def test_truncated_mnist_is_an_error_even_for_auto(no_data):
     raw = no_data / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\b\3")
     with pytest.raises(OSError, match=r"train-images-idx3-ubyte is truncated or altered"):
-        data.load("auto")
+        dataset.load("auto")
 
 
 def test_missing_sibling_is_named(no_data, monkeypatch):
@@ -85,54 +87,72 @@ def test_missing_sibling_is_named(no_data, monkeypatch):
     raw.mkdir(parents=True)
     (raw / f"{name}.gz").write_bytes(b"x")
     with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz is missing"):
-        data.load("mnist")
+        dataset.load("mnist")
 
 
-def test_a_packed_file_is_unpacked_and_checked(tmp_path):
-    path, content = tmp_path / "file", b"pixels"
-    packed = gzip.compress(content)
-    path.with_name("file.gz").write_bytes(packed)
-    data._ensure_raw(path, digest(content), digest(packed))
-    assert path.read_bytes() == content
-    path.write_bytes(b"pixelz")
-    with pytest.raises(OSError, match="altered"):
-        data._ensure_raw(path, digest(content), digest(packed))
+@pytest.mark.fault("data file altered")
+@pytest.mark.parametrize("damage", ["cut off", "other bytes", "no gzip"])
+def test_a_packed_file_is_read_and_checked(tmp_path, damage):
+    path, content = tmp_path / "labels", bytes(8) + b"\1\2"
+    packed, compressed = tmp_path / "labels.gz", gzip.compress(content)
+    packed.write_bytes(compressed)
+    assert mnist._read(path, digest(content)).tolist() == [1, 2]
+    other = {"cut off": compressed[:-9], "other bytes": gzip.compress(bytes(10)), "no gzip": b"?"}
+    packed.write_bytes(other[damage])
+    with pytest.raises(OSError, match=r"labels\.gz is truncated or altered"):
+        mnist._read(path, digest(content))
+
+
+@pytest.mark.fault("data file altered")
+def test_an_unpacked_file_is_read_before_a_packed_one_and_checked(tmp_path):
+    path, content = tmp_path / "images", bytes(16) + bytes(i % 256 for i in range(2 * 784))
+    path.write_bytes(content)
+    path.with_name("images.gz").write_bytes(b"?")
+    images = mnist._read(path, digest(content))
+    assert images.shape == (2, 1, 28, 28)
+    assert images[1, 0, 0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]
+    path.write_bytes(content[:-1])
+    with pytest.raises(OSError, match="images is truncated or altered"):
+        mnist._read(path, digest(content))
 
 
 def test_real_mnist_if_it_is_here():
     try:
-        mnist = data.load_mnist(paths.data_roots(), download=False)
+        found = mnist.load(paths.data_roots(), download=False)
     except FileNotFoundError:
         pytest.skip("MNIST is not on this machine")
-    assert [len(s) for s in (mnist.train, mnist.val, mnist.test)] == [58_000, 2_000, 10_000]
-    assert mnist.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert mnist.train.labels.bincount().min() > 5_000
+    assert [len(s) for s in (found.train, found.val, found.test)] == [58_000, 2_000, 10_000]
+    assert found.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert found.train.labels.bincount().min() > 5_000
 
 
+@pytest.mark.fault("download cut half-way")
 def test_download_arrives_whole_or_not_at_all(serve, tmp_path, monkeypatch):
     monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
     folder, url = serve()
     (folder / "file").write_bytes(b"content")
     target = tmp_path / "store" / "file"
-    with pytest.raises(download.DownloadError, match=r"could not download file .*SHA-256"):
+    with pytest.raises(download.DownloadError, match=r"could not download file .*known hash"):
         download.fetch([url + "file"], target, digest(b"other"))
     assert list(target.parent.iterdir()) == []
     download.fetch([url + "absent", url + "file"], target, digest(b"content"))
     assert target.read_bytes() == b"content"
 
 
-def test_download_cut_half_way_leaves_nothing(serve, tmp_path, monkeypatch):
+@pytest.mark.fault("download cut half-way")
+@pytest.mark.parametrize("published", [digest(b"whole"), None], ids=["digest", "no digest"])
+def test_download_cut_half_way_leaves_nothing(serve, tmp_path, monkeypatch, published):
     monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
     _, url = serve(CutShort)
-    with pytest.raises(download.DownloadError):
-        download.fetch([url + "file"], tmp_path / "store" / "file", digest(b"whole"))
+    with pytest.raises(download.DownloadError, match="could not download file"):
+        download.fetch([url + "file"], tmp_path / "store" / "file", published)
     assert list((tmp_path / "store").iterdir()) == []
 
 
 def test_binarise_is_a_fresh_draw_with_the_pixels_mean():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).repeat(20_000, 1)
     noise = rng.generator(0, "test")
-    first, second = data.binarise(images, noise), data.binarise(images, noise)
+    first, second = dataset.binarise(images, noise), dataset.binarise(images, noise)
     assert set(first.unique().tolist()) == {0.0, 1.0}
     assert not torch.equal(first, second)
     torch.testing.assert_close(first.mean(0), torch.tensor([0.0, 0.2, 1.0]), atol=0.02, rtol=0)
@@ -192,12 +212,12 @@ def test_shrinking_keeps_the_share_of_ink():
 def test_missing_omniglot_is_one_sentence(name, tmp_path, monkeypatch):
     monkeypatch.setenv("MAELIB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=r"OMNIGLOT was not found.*MAELIB_DATA"):
-        data.load(name, [tmp_path])
+        dataset.load(name, [tmp_path])
 
 
 def test_omniglot_lake_is_complete():
     try:
-        lake = data.load("omniglot_lake", download=False)
+        lake = dataset.load("omniglot_lake", download=False)
     except FileNotFoundError:
         pytest.skip("OMNIGLOT's drawings are not in a data folder")
     assert [len(part) for part in (lake.train, lake.val, lake.test)] == [22_000, 2_345, 8_070]

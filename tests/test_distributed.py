@@ -8,8 +8,12 @@ import sys
 import pytest
 import torch
 
-from maelib import config, data, distributed, runs, training
+from maelib import config
+from maelib.data import dataset
 from maelib.model import build
+from maelib.runs.run import run
+from maelib.training import parallel
+from maelib.training.loop import batches
 
 CPU = torch.device("cpu")
 CASES = [
@@ -27,10 +31,11 @@ def one_step(changes):
     """
     c = config.resolve("smoke", "digits", **changes)
     torch.manual_seed(1)
-    model = build(c).double()
-    network = distributed.parallel(model)
-    x, eps = next(training.batches(c, data.load("digits").train.first(100).images, 3, 5))
-    terms = training.loss_terms(network(x.double(), eps.double()), c)
+    model = build(c.network).double()
+    network = parallel.parallel(model)
+    x, eps = next(batches(c, dataset.load("digits").train.first(100).images, 3, 5))
+    outputs = network(x.double(), eps.double())
+    terms = c.objective(parallel.gather_outputs(outputs))
     terms.loss.backward()
     gradients = [p.grad.clone() for p in model.parameters()]
     return terms.loss.item(), terms.kl.item(), gradients
@@ -47,9 +52,9 @@ def torchrun(*arguments, ranks=2, env=None):
 
 def test_alone_there_is_nothing_to_gather_or_agree_on():
     own = torch.randn(4, 3)
-    assert distributed.gather(own) is own
-    assert distributed.own_slice(own).equal(own)
-    assert (distributed.rank(), distributed.size(), distributed.agree(1, 3)) == (0, 1, 1)
+    assert parallel.gather(own) is own
+    assert parallel.local_shard(own).equal(own)
+    assert (parallel.rank(), parallel.size(), parallel.all_reduce_max(1, 3)) == (0, 1, 1)
 
 
 def test_two_ranks_give_the_loss_and_gradient_of_one(tmp_path):
@@ -82,7 +87,7 @@ def test_torchrun_trains_the_run_that_one_process_trains(tmp_path):
     two = json.loads(next((tmp_path / "two").glob("smoke/*/result.json")).read_text())
     assert two["provenance"]["processes"] == 2
     c = config.resolve("smoke", "digits", objective="vlae")
-    one, _, _ = runs.run(c, out_dir=tmp_path / "one", say=lambda _: None)
+    one, _, _ = run(c, out_dir=tmp_path / "one", log=lambda _: None)
     assert two["name"] == one.name
     for name in ("re", "kl", "nll", "mpd"):
         assert two["measurements"][name] == pytest.approx(one.measurements[name], rel=1e-3)
@@ -104,7 +109,7 @@ def test_a_batch_that_does_not_divide_is_a_clear_error(tmp_path):
 
 
 if __name__ == "__main__":
-    with distributed.group() as rank:
+    with parallel.group() as rank:
         results = [one_step(changes) for changes in CASES]
         if rank == 0:
             torch.save(results, sys.argv[1])

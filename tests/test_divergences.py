@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,7 +7,9 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from maelib import divergences as d
-from maelib.flows import FlowPrior
+from maelib.nets.flows import vector_steps
+from maelib.nets.priors import FlowPrior
+from maelib.objectives.mae import DIVERSE_FORMS
 
 sizes = st.tuples(st.integers(2, 9), st.integers(1, 5), st.integers(0, 10_000))
 
@@ -95,7 +99,7 @@ def test_theorem_1_on_a_mixture_of_gaussians():
 
 
 def test_kl_survives_an_invertible_map():
-    flow = FlowPrior(2, 8, 1).double()
+    flow = FlowPrior(2, vector_steps(2, 8, 1)).double()
     mu, logvar = posteriors(2, 2, seed=1)
     q1, q2 = (Normal(m, (0.5 * v).exp()) for m, v in zip(mu, logvar, strict=True))
     z = q1.sample((1000,))
@@ -104,3 +108,67 @@ def test_kl_survives_an_invertible_map():
     density = [q.log_prob(back).sum(1) - log_det for q in (q1, q2)]
     before = (q1.log_prob(z) - q2.log_prob(z)).sum(1).mean()
     torch.testing.assert_close((density[0] - density[1]).mean(), before)
+
+
+def by_hand(mu, logvar, alpha, form):
+    kl = d.pairwise_kl(mu, logvar)
+    if form == "pairwise":
+        return alpha * torch.log1p(torch.exp(-kl)).sum(1).mean()
+    scale = alpha if form == "tempered" else 1
+    return alpha * torch.log1p(torch.exp(-kl.mean(0) / scale)).sum()
+
+
+@pytest.mark.parametrize("form", DIVERSE_FORMS)
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
+def test_diverse_forms_are_their_formulas(form, alpha):
+    mu, logvar = posteriors(7, 4)
+    expected = by_hand(mu, logvar, alpha, form)
+    torch.testing.assert_close(d.diverse_loss(mu, logvar, alpha, form), expected)
+
+
+@given(st.integers(0, 1000))
+def test_mean_is_never_above_pairwise(seed):
+    mu, logvar = posteriors(6, 3, seed)
+    mean = d.diverse_loss(mu, logvar, 1.0, "mean")
+    assert mean <= d.diverse_loss(mu, logvar, 1.0, "pairwise") + 1e-12
+
+
+def test_tempered_is_mean_at_alpha_one():
+    mu, logvar = posteriors(6, 3)
+    forms = [d.diverse_loss(mu, logvar, 1.0, form) for form in ("mean", "tempered")]
+    torch.testing.assert_close(*forms)
+
+
+@pytest.mark.parametrize("form", DIVERSE_FORMS)
+def test_diversity_falls_from_log_2_to_0_as_posteriors_part(form):
+    logvar = torch.zeros(2, 3)
+    together, apart = torch.zeros(2, 3), torch.tensor([[0.0], [50.0]]).expand(2, 3)
+    assert d.diverse_loss(together, logvar, 1.0, form).item() == pytest.approx(3 * math.log(2))
+    assert d.diverse_loss(apart, logvar, 1.0, form).item() < 1e-6
+
+
+def test_an_unknown_form_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match=f"form is 'sum'.*{', '.join(DIVERSE_FORMS)}"):
+        d.diverse_loss(*posteriors(2, 2), 1.0, "sum")
+
+
+def test_pairwise_diversity_in_parts_has_the_value_and_gradient_of_the_whole():
+    mu, logvar = (torch.randn(9, 5, dtype=torch.float64).requires_grad_() for _ in range(2))
+    whole = d.mean_pairwise_softplus(mu, logvar)
+    parts = d.mean_pairwise_softplus(mu, logvar, elements=100)
+    torch.testing.assert_close(parts, whole)
+    gradients = [torch.autograd.grad(v, (mu, logvar)) for v in (whole, parts)]
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(0.5, 0.1), (1.0, 0.5), (2.0, 0.5)])
+@pytest.mark.parametrize("form", ["tempered", "mean"])
+def test_closed_form_mpd_is_where_the_two_forces_balance(alpha, beta, form):
+    # Equal dimensions at KL m each, STD = ratio * latent * m: minimise over m by brute force.
+    ratio, latent = 0.16, 32
+    m = torch.linspace(0, 20, 200_001, dtype=torch.float64)
+    scale = alpha if form == "tempered" else 1.0
+    loss = alpha * torch.nn.functional.softplus(-m / scale) + beta * ratio * m
+    expected = latent * m[loss.argmin()].item()
+    found = d.closed_form_mpd(alpha, beta, ratio, latent, form)
+    assert found == pytest.approx(expected, rel=1e-2)

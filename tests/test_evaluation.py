@@ -2,19 +2,34 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from maelib import config, data, evaluation, model
-from maelib.flows import FlowPrior
+from maelib import config, model
+from maelib.data import dataset
+from maelib.measure import evaluation
+from maelib.nets.priors import StandardNormal
 
 
-class Encoder(nn.Module):
+def iw_nll_reference(net, x, k):
+    """``evaluation.iw_nll``, the slow and obvious way: one image and one sample at a time."""
+    rows = []
+    for i, image in enumerate(x):
+        blocks = range(-(-k // evaluation.BLOCK))
+        eps = torch.cat([evaluation.noise_block(i, b, net.prior.latent) for b in blocks])[:k].to(x)
+        weights = [evaluation.log_weights(net, image[None], e[None, None])[0] for e in eps]
+        rows.append(-evaluation.importance_weighted_bound(torch.stack(weights)))
+    return torch.cat(rows)
+
+
+class Posterior(nn.Module):
     def __init__(self, w):
         super().__init__()
         self.register_buffer("inverse", torch.linalg.pinv(w))
 
-    def forward(self, x):
-        mu = 0.8 * x.flatten(1) @ self.inverse.T
+    def forward(self, pixels):
+        mu = 0.8 * pixels @ self.inverse.T
         return mu, torch.full_like(mu, -0.5)
 
 
@@ -23,7 +38,7 @@ class LinearGaussian(model.VAE):
 
     def __init__(self, pixels=4, latent=2):
         w = torch.randn(pixels, latent, dtype=torch.float64)
-        super().__init__(Encoder(w), FlowPrior(latent, 4, 0), nn.Identity())
+        super().__init__(nn.Flatten(), Posterior(w), StandardNormal(latent), nn.Identity())
         self.w = w
 
     def log_likelihood(self, x, z):
@@ -41,6 +56,13 @@ def linear():
     return net, torch.randn(8, 1, 2, 2, dtype=torch.float64)
 
 
+@given(st.lists(st.floats(-50, 50), min_size=2, max_size=30).filter(lambda v: len(v) % 2 == 0))
+def test_all_samples_bound_at_least_as_well_as_their_halves(values):
+    weights = torch.tensor(values, dtype=torch.float64)[:, None]
+    halves = [evaluation.importance_weighted_bound(half) for half in weights.chunk(2)]
+    assert evaluation.importance_weighted_bound(weights) >= sum(halves) / 2 - 1e-9
+
+
 def test_iw_nll_reaches_the_exact_likelihood(linear):
     net, x = linear
     exact = -net.log_marginal(x)
@@ -53,20 +75,20 @@ def test_iw_nll_reaches_the_exact_likelihood(linear):
 @pytest.mark.parametrize("k", [1, 10, 64, 100, 200])
 def test_iw_nll_does_not_depend_on_batching_and_is_the_plain_loop(linear, k):
     net, x = linear
-    slow = evaluation.iw_nll_reference(net, x, k)
+    slow = iw_nll_reference(net, x, k)
     for rows in (1, 64, 10_000):
         torch.testing.assert_close(evaluation.iw_nll(net, x, k, rows), slow, atol=1e-9, rtol=0)
 
 
-def test_measure_states_its_protocol_and_is_repeatable():
+def test_measure_states_its_settings_and_is_repeatable():
     c = config.resolve("smoke", "digits")
-    net, digits = model.build(c), data.load("digits")
-    first, second = (evaluation.measure(net, digits, c) for _ in range(2))
+    net, digits = model.build(c.network), dataset.load("digits")
+    first, second = (evaluation.measure(net, digits, c.data, c.evaluation) for _ in range(2))
     assert first == second
-    assert first.protocol["nll_k"] == 8
-    assert first.protocol["nll_images"] == 10
+    assert first.settings["nll_k"] == 8
+    assert first.settings["nll_images"] == 10
     means = first.means
     assert means["elbo"] == pytest.approx(means["re"] + means["kl"], abs=1e-3)
-    assert means["nll"] == pytest.approx(sum(first.samples["nll"]) / 10, abs=1e-3)
+    assert means["nll"] == pytest.approx(sum(first.per_image["nll"]) / 10, abs=1e-3)
     assert all(math.isfinite(value) for value in means.values())
     assert sum(first.dimensions["mutual_kl"]) == pytest.approx(means["mpd"], rel=1e-4)

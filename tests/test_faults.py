@@ -1,7 +1,7 @@
 """What breaks while a run trains, and what is left of it.
 
 A flipped byte in a data file and a download cut half-way are in test_data.py. benchmarks/soak.py
-kills real processes, and counts what these tests say.
+kills real processes, and counts the tests marked ``fault`` by what their mark says.
 """
 
 import errno
@@ -17,7 +17,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from maelib import checkpoints, cli, config, data, model, results, runs, training, watch
+from maelib import cli, config
+from maelib.data import dataset
+from maelib.model import build
+from maelib.objectives.mae import MAE
+from maelib.runs import monitor
+from maelib.runs import record as records
+from maelib.runs import run as running
+from maelib.runs.run import run
+from maelib.training import checkpoints, loop
+from maelib.training.loop import Interrupted, Observer, batches, train
+from maelib.training.state import (
+    Progress,
+    RunningTotals,
+    State,
+    TrainingError,
+    adam,
+    curves,
+    moments,
+    save,
+    start,
+)
+from maelib.training.step import Step, train_step
 
 CPU = torch.device("cpu")
 
@@ -32,13 +53,13 @@ def silent(_):
 
 @pytest.fixture(scope="module")
 def digits():
-    return data.load("digits")
+    return dataset.load("digits")
 
 
 def prepared(out_dir):
     """The empty folder of the smoke run."""
-    *_, folder = runs.locate(smoke(), out_dir)
-    runs.prepare(smoke(), folder)
+    *_, folder = running.locate(smoke(), out_dir)
+    running._prepare(smoke(), folder)
     return folder
 
 
@@ -50,6 +71,7 @@ def names(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+@pytest.mark.fault("disk full")
 def test_disk_full_at_a_checkpoint_leaves_the_one_before(digits, tmp_path, monkeypatch):
     def fill_up(progress, _):
         if progress.step == 3:
@@ -57,14 +79,15 @@ def test_disk_full_at_a_checkpoint_leaves_the_one_before(digits, tmp_path, monke
 
     sentence = r"checkpoint of step 3 cannot be written \(No space left on device\); the one before"
     with pytest.raises(OSError, match=sentence):
-        training.train(smoke(), digits, tmp_path, CPU, checkpoint_minutes=0.0, observe=fill_up)
+        train(smoke(), digits, tmp_path, CPU, checkpoint_minutes=0.0, observer=Observer(fill_up))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
         "step-00000001", "step-00000002",
     ]  # fmt: skip
     monkeypatch.undo()
-    assert training.train(smoke(), digits, tmp_path, CPU)[1].step == 5
+    assert train(smoke(), digits, tmp_path, CPU)[1].step == 5
 
 
+@pytest.mark.fault("disk full")
 def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path):
     # A limit of the operating system on the size of files, as good as a full disk.
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -77,15 +100,16 @@ def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault("disk full")
 def test_disk_full_at_the_result_loses_no_training(tmp_path, monkeypatch):
-    honest = results.write
-    monkeypatch.setattr(results, "write", full)
+    honest = records.write
+    monkeypatch.setattr(records, "write", full)
     with pytest.raises(OSError, match="No space left"):
-        runs.run(smoke(), out_dir=tmp_path, say=silent)
+        run(smoke(), out_dir=tmp_path, log=silent)
     assert not [name for name in names(tmp_path) if ".part" in name or "result.json" in name]
-    monkeypatch.setattr(results, "write", honest)
-    monkeypatch.setattr(training, "train_step", None)  # the trained model is found, not trained
-    record, _, _ = runs.run(smoke(), out_dir=tmp_path, say=silent)
+    monkeypatch.setattr(records, "write", honest)
+    monkeypatch.setattr(loop, "train_step", None)  # the trained model is found, not trained
+    record, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
     assert record.history[-1]["step"] == 5
 
 
@@ -93,10 +117,11 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
     folder = prepared(tmp_path)
     (folder / ".part-1-model.safetensors").write_bytes(b"half")
     (folder / "checkpoints" / ".part").mkdir(parents=True)
-    runs.run(smoke(), out_dir=tmp_path, say=silent)
+    run(smoke(), out_dir=tmp_path, log=silent)
     assert not [name for name in names(tmp_path) if ".part" in name]
 
 
+@pytest.mark.fault("read-only output")
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_read_only_output_is_named(tmp_path):
     tmp_path.chmod(0o500)
@@ -104,99 +129,110 @@ def test_read_only_output_is_named(tmp_path):
         prepared(tmp_path)
 
 
+@pytest.mark.fault("read-only output")
 def test_output_on_a_read_only_file_system_is_named(capsys):
     arguments = ["train", "--preset", "smoke", "--dataset", "digits", "--out-dir", "/proc/runs"]
     assert cli.main(arguments) == 2
     assert "out_dir is '/proc/runs', which cannot be written" in capsys.readouterr().err
 
 
+@pytest.mark.fault("two processes, one run")
 def test_a_second_process_is_refused_until_the_first_is_dead(tmp_path):
     folder = prepared(tmp_path)
     code = (
-        "import sys, time, pathlib; from maelib import watch\n"
-        "with watch.lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time, pathlib; from maelib.runs.monitor import exclusive_lock\n"
+        "with exclusive_lock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     first = subprocess.Popen(
         [sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True
     )
     with first:
         assert first.stdout.readline() == "held\n"
-        assert watch.status(folder).state == "running"
+        assert monitor.status(folder).state == "running"
         with pytest.raises(OSError, match="is being trained by another process; wait"):
-            runs.run(smoke(), out_dir=tmp_path, say=silent)
+            run(smoke(), out_dir=tmp_path, log=silent)
         first.send_signal(signal.SIGKILL)
-    assert watch.status(folder).state == "interrupted"
-    runs.run(smoke(), out_dir=tmp_path, say=silent)
-    assert watch.status(folder).state == "finished"
+    assert monitor.status(folder).state == "interrupted"
+    run(smoke(), out_dir=tmp_path, log=silent)
+    assert monitor.status(folder).state == "finished"
 
 
+@pytest.mark.fault("garbage among results")
 def test_garbage_among_the_results_is_named_and_skipped(tmp_path):
-    record, _, _ = runs.run(smoke(), out_dir=tmp_path, say=silent)
+    record, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
     folder = tmp_path / "smoke"
     (folder / "noise.json").write_bytes(bytes(range(256)))
     (folder / "list.json").write_text("[1, 2]")
     (folder / "folder.json").mkdir()
     (folder / "half.json").write_text((folder / record.name / "result.json").read_text()[:500])
     with pytest.warns(UserWarning, match="skipped") as said:
-        assert results.collect(tmp_path) == [record]
+        assert records.collect(tmp_path) == [record]
     text = " ".join(str(warning.message) for warning in said)
     assert all(name in text for name in ("noise.json", "list.json", "half.json"))
 
 
+@pytest.mark.fault("garbage among results")
 def test_a_damaged_result_says_what_to_delete(tmp_path):
     folder = prepared(tmp_path)
     (folder / "result.json").write_text("{")
     (folder / "progress.json").write_text("[]")
     with pytest.raises(ValueError, match=r"is damaged .*; delete its result.json"):
-        runs.run(smoke(), out_dir=tmp_path, say=silent)
-    assert watch.list_runs(tmp_path)[0].state == "damaged"
+        run(smoke(), out_dir=tmp_path, log=silent)
+    assert monitor.list_runs(tmp_path)[0].state == "damaged"
 
 
+@pytest.mark.fault("NaN at step n")
 @pytest.mark.parametrize("term", ["re", "kl", "diverse", "smooth"])
 def test_nan_at_step_n_changes_nothing_and_is_named(digits, tmp_path, monkeypatch, term):
-    honest, calls = training.loss_terms, []
+    honest, calls = MAE.__call__, []
 
-    def poisoned(outputs, c):
-        terms = honest(outputs, c)
+    def poisoned(self, outputs):
+        terms = honest(self, outputs)
         calls.append(1)
         if len(calls) != 3:
             return terms
-        bad = getattr(terms, term) * float("nan")
-        return replace(terms, **{term: bad, "loss": terms.loss + bad})
+        bad = terms.named()[term] * float("nan")
+        parts = terms.penalties
+        changed = {"penalties": {**parts, term: bad}} if term in parts else {term: bad}
+        return replace(terms, **changed, loss=terms.loss + bad)
 
-    monkeypatch.setattr(training, "loss_terms", poisoned)
-    with pytest.raises(training.TrainingError, match=f"the term {term} is NaN .* at step 2; "):
-        training.train(smoke(), digits, tmp_path, CPU)
+    monkeypatch.setattr(MAE, "__call__", poisoned)
+    with pytest.raises(TrainingError, match=f"the term {term} is NaN .* at step 2; "):
+        train(smoke(), digits, tmp_path, CPU)
     assert len(calls) == 5  # it was seen at the end of the epoch
 
 
+@pytest.mark.fault("NaN at step n")
 def test_a_bad_step_leaves_weights_average_and_moments_as_they_were(digits):
     c, images = smoke(), digits.train.first(100).images
-    state = training.start(c, images, CPU)
-    stream = training.batches(c, images, 0, 5)
+    state = start(c, images, CPU)
+    step = Step(state.model, c.objective, c.training, total=5)
+    stream = batches(c, images, 0, 5)
 
     def everything():
-        parts = [state.model.state_dict(), *training.moments(state.optimizer).values()]
+        parts = [state.model.state_dict(), *moments(state.optimizer).values()]
         return [value.clone() for part in parts for value in part.values()]
 
-    training.train_step(state, state.model, c, *next(stream), 5)
+    train_step(state, step, *next(stream))
     before = everything()
     x, eps = next(stream)
-    training.train_step(state, state.model, c, x * float("inf"), eps, 5)
+    train_step(state, step, x * float("inf"), eps)
     assert all(a.equal(b) for a, b in zip(before, everything(), strict=True))
     assert all(p.isfinite().all() for p in state.averaged.parameters())
-    with pytest.raises(training.TrainingError, match="at step 1"):
-        training.require_finite(state.tally)
+    with pytest.raises(TrainingError, match="at step 1"):
+        state.totals.require_finite()
 
 
+@pytest.mark.fault("NaN at step n")
 def test_nothing_is_saved_after_a_bad_step(digits, tmp_path):
-    state = training.start(smoke(), digits.train.first(100).images, CPU)
-    state.tally.first_bad[-1] = 4.0
-    with pytest.raises(training.TrainingError, match="the gradient is NaN or infinite at step 4"):
-        training.save(state, tmp_path)
+    state = start(smoke(), digits.train.first(100).images, CPU)
+    state.totals.first_bad[-1] = 4.0
+    with pytest.raises(TrainingError, match="the gradient is NaN or infinite at step 4"):
+        save(state, tmp_path)
     assert names(tmp_path) == []
 
 
+@pytest.mark.fault("out of memory")
 @pytest.mark.parametrize(
     "problem",
     [
@@ -205,49 +241,50 @@ def test_nothing_is_saved_after_a_bad_step(digits, tmp_path):
         MemoryError(),
     ],
 )
-@pytest.mark.parametrize("target", [(training, "train_step"), (runs, "measure")])
+@pytest.mark.parametrize("target", [(loop, "train_step"), (running, "measure")])
 def test_out_of_memory_proposes_what_to_lower(tmp_path, monkeypatch, problem, target):
     def fail(*_, **__):
         raise problem
 
     monkeypatch.setattr(*target, fail)
-    with pytest.raises(training.TrainingError, match=r"out of memory.*batch_size \(20\).*nll_k"):
-        runs.run(smoke(), out_dir=tmp_path, say=silent)
+    with pytest.raises(TrainingError, match=r"out of memory.*batch_size \(20\).*nll_k"):
+        run(smoke(), out_dir=tmp_path, log=silent)
 
 
+@pytest.mark.fault("out of memory")
 def test_other_errors_are_not_called_out_of_memory():
-    with pytest.raises(RuntimeError, match="shapes differ"), runs.remedy(smoke()):
+    with pytest.raises(RuntimeError, match="shapes differ"), running.explain_oom(smoke()):
         raise RuntimeError("shapes differ")
 
 
+@pytest.mark.fault("Ctrl-C, SIGTERM, time is up")
 def test_interrupting_a_notebook_saves_and_keeps_what_is_finished(tmp_path, monkeypatch):
-    finished, _, _ = runs.run(smoke(seed=1), out_dir=tmp_path, say=silent)
+    finished, _, _ = run(smoke(seed=1), out_dir=tmp_path, log=silent)
 
-    def interrupt(state, *rest, honest=training.train_step):
+    def interrupt(state, *rest, honest=loop.train_step):
         if state.progress.step == 2:
             signal.raise_signal(signal.SIGINT)
         return honest(state, *rest)
 
-    monkeypatch.setattr(training, "train_step", interrupt)
-    with pytest.raises(training.Interrupted, match="stopped at step 3 of 5"):
-        runs.run(smoke(), out_dir=tmp_path, say=silent)
+    monkeypatch.setattr(loop, "train_step", interrupt)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 5"):
+        run(smoke(), out_dir=tmp_path, log=silent)
     monkeypatch.undo()
-    assert results.collect(tmp_path) == [finished]
-    record, _, _ = runs.run(smoke(), out_dir=tmp_path, say=silent)
-    fresh, _, _ = runs.run(smoke(), out_dir=tmp_path / "fresh", say=silent)
+    assert records.collect(tmp_path) == [finished]
+    record, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
+    fresh, _, _ = run(smoke(), out_dir=tmp_path / "fresh", log=silent)
     assert record.measurements == fresh.measurements
 
 
 def test_no_state_file_of_the_published_model_exceeds_16_mib(tmp_path):
     c = config.resolve("paper", "mnist")
-    net = model.build(c)
-    optimizer = training.adam(net, c)
-    for parameter in net.parameters():
+    model = build(c.network)
+    optimizer = adam(model, c.training)
+    for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    progress = training.Progress()
-    tally = training.Tally.on(CPU, progress.sums)
-    training.save(training.State(net, net, net, optimizer, progress, tally), tmp_path)
+    totals = RunningTotals.on(CPU, curves(c.objective), [])
+    save(State(model, model, model, optimizer, Progress(), totals), tmp_path)
     sizes = {path.name: path.stat().st_size for path in tmp_path.rglob("*.safetensors")}
     assert set(sizes) == {
         f"{name}.safetensors"
@@ -259,11 +296,11 @@ def test_no_state_file_of_the_published_model_exceeds_16_mib(tmp_path):
 def test_checkpoints_of_another_version_are_named(digits, tmp_path):
     checkpoints.save(tmp_path / "checkpoints", 1, {"weights": {}}, {"steps": 1})
     with pytest.raises(ValueError, match="of another version of maelib; delete"):
-        training.train(smoke(), digits, tmp_path, CPU)
+        train(smoke(), digits, tmp_path, CPU)
 
 
 def test_runs_lists_progress_and_validation(tmp_path, capsys):
-    record, _, _ = runs.run(smoke(), out_dir=tmp_path, say=silent)
+    record, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
     folder = tmp_path / "smoke" / record.name
     assert json.loads((folder / "progress.json").read_text())["step"] == 5
     assert cli.main(["runs", "--out-dir", str(tmp_path)]) == 0

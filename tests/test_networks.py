@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from maelib import config, layers, model, sampling
-from maelib.decoders import PixelCNN, ResNetDecoder
-from maelib.encoders import ResNetEncoder
-from maelib.flows import MADE, FlowPrior
+from maelib import config, model
+from maelib.internal import rng
+from maelib.measure import sampling
+from maelib.nets import layers
+from maelib.nets.flows import MADE, vector_steps
+from maelib.nets.pixelcnn import PixelCNN
+from maelib.nets.posteriors import GaussianPosterior
+from maelib.nets.priors import FlowPrior, StandardNormal
+from maelib.nets.resnet import ResNetDecoder, ResNetEncoder
 
 
 def excite(module, strength=1.0):
@@ -28,7 +33,7 @@ def test_made_output_k_sees_exactly_the_inputs_before_it(reverse):
 
 
 def test_flow_inverse_and_log_determinant_against_autograd():
-    flow = excite(FlowPrior(5, 40, 2), 0.3).double()
+    flow = excite(FlowPrior(5, vector_steps(5, 40, 2)), 0.3).double()
     z = 0.5 * torch.randn(4, 5, dtype=torch.float64)
     eps, log_det = flow(z)
     torch.testing.assert_close(flow.inverse(eps), z)
@@ -38,16 +43,21 @@ def test_flow_inverse_and_log_determinant_against_autograd():
 
 
 def test_flow_density_integrates_to_one():
-    flow = excite(FlowPrior(1, 8, 1), 0.3).double()
+    flow = excite(FlowPrior(1, vector_steps(1, 8, 1)), 0.3).double()
     z = torch.linspace(-60, 60, 200_001, dtype=torch.float64)[:, None]
     density = flow.log_prob(z).exp()
     assert torch.trapezoid(density, z[:, 0]).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_prior_without_steps_is_standard_normal():
-    z = torch.randn(3, 4)
+def test_the_standard_normal_prior_is_torchs_and_that_of_a_flow_without_steps():
+    z, priors = torch.randn(3, 4), (StandardNormal(4), FlowPrior(4, []))
     normal = torch.distributions.Normal(0, 1).log_prob(z).sum(1)
-    torch.testing.assert_close(FlowPrior(4, 8, 0).log_prob(z), normal)
+    for prior in priors:
+        torch.testing.assert_close(prior.log_prob(z), normal)
+    drawn = [prior.sample(2000, rng.generator(0, "z")) for prior in priors]
+    assert drawn[0].equal(drawn[1])
+    torch.testing.assert_close(drawn[0].mean(0), torch.zeros(4), atol=0.1, rtol=0)
+    torch.testing.assert_close(drawn[0].std(0), torch.ones(4), atol=0.1, rtol=0)
 
 
 def receptive_field(decoder, row, column):
@@ -72,14 +82,14 @@ def test_pixelcnn_sees_the_whole_code_everywhere():
     assert (z.grad.abs() > 0).all()
 
 
-@pytest.mark.parametrize("see_self", [False, True])
+@pytest.mark.parametrize("mask_type", ["A", "B"])
 @pytest.mark.parametrize("kernel", [3, 5, 7])
-def test_masked_convolution_is_the_full_one_with_a_masked_kernel(kernel, see_self):
-    layer = layers.MaskedConv2d(3, 4, kernel, see_self=see_self)
+def test_masked_convolution_is_the_full_one_with_a_masked_kernel(kernel, mask_type):
+    layer = layers.MaskedConv2d(3, 4, kernel, mask_type=mask_type)
     x = torch.randn(2, 3, 9, 8)
     full = torch.zeros(4, 3, kernel, kernel)
     full[:, :, : kernel // 2 + 1] = layer.weight
-    assert (full * layers.causal_mask(kernel, see_self) == full).all()
+    assert (full * layers.causal_mask(kernel, mask_type) == full).all()
     slow = nn.functional.conv2d(x, full, layer.bias, padding=kernel // 2)
     torch.testing.assert_close(layer(x), slow)
 
@@ -94,6 +104,11 @@ def test_cached_pixels_are_the_full_forward_pixels(greedy):
     slow = sampling.decode_pixels_reference(decoder, z, uniform)
     assert (sampling.decode_pixels(decoder, z, uniform) == slow).all()
     assert 0 < slow.mean() < 1
+
+
+def test_an_unknown_mask_is_named():
+    with pytest.raises(ValueError, match="mask_type is 'C'; it must be A or B"):
+        layers.MaskedConv2d(3, 4, 3, mask_type="C")
 
 
 def test_elu_by_exp_is_pytorch_s_in_value_and_gradient():
@@ -127,8 +142,11 @@ def test_weight_norm_gain_is_the_length_of_each_unit():
     torch.testing.assert_close(layer.weight.flatten(1).norm(dim=1), layer.gain.abs())
 
 
-def test_shapes_of_encoder_and_factorised_decoder():
-    mu, logvar = ResNetEncoder(8, (4, 6, 8), 16)(torch.rand(3, 1, 28, 28))
+def test_shapes_of_encoder_posterior_and_factorised_decoder():
+    encoder = ResNetEncoder((4, 6, 8), 16)
+    features = encoder(torch.rand(3, 1, 28, 28))
+    assert features.shape == (3, encoder.outputs) == (3, 16)
+    mu, logvar = GaussianPosterior(layers.Linear(16, 16))(features)
     assert mu.shape == logvar.shape == (3, 8)
     decoder = ResNetDecoder(8, (4, 6, 8), 16)
     assert decoder(mu).shape == (3, 1, 28, 28)
@@ -136,7 +154,7 @@ def test_shapes_of_encoder_and_factorised_decoder():
 
 def test_paper_preset_has_the_published_size():
     # Kernel rows that a mask hides entirely are not stored; with them it is 1.57 million.
-    net = model.build(config.resolve("paper", "mnist"))
+    net = model.build(config.resolve("paper", "mnist").network)
     hidden = [
         layer.direction[0, :, 0].numel() * (layer.kernel // 2) * layer.direction.shape[0]
         for layer in layers.layers(net.decoder)
@@ -147,11 +165,13 @@ def test_paper_preset_has_the_published_size():
 
 
 def test_model_terms_are_likelihood_and_log_ratio():
-    net = model.build(config.resolve("smoke", "digits")).double()
+    net = model.build(config.resolve("smoke", "digits").network).double()
     x = torch.rand(3, 1, 28, 28).round().double()
     eps = torch.randn(3, 32, dtype=torch.float64)
     re, kl, mu, logvar = net(x, eps)
+    torch.testing.assert_close((mu, logvar), net.encode(x))
     z = mu + (0.5 * logvar).exp() * eps
+    torch.testing.assert_close(model.reparameterise(mu, logvar, eps), z)
     q = torch.distributions.Normal(mu, (0.5 * logvar).exp()).log_prob(z).sum(1)
     torch.testing.assert_close(kl, q - net.prior.log_prob(z))
     pixels = torch.distributions.Bernoulli(logits=net.decoder(z, x)).log_prob(x).sum((1, 2, 3))

@@ -1,4 +1,3 @@
-import shutil
 from pathlib import Path
 
 import jupytext
@@ -8,11 +7,13 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from maelib import config
+from maelib.experiments import EVERYTHING
+from maelib.experiments import NOTEBOOKS as TRAINED_BY
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
 READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
-LESSONS = [path for path in NOTEBOOKS if path.stem[:2] < "04"]
+TUTORIALS = [path for path in NOTEBOOKS if path.stem[:2] < "04"]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Passed unknown parameter.*"),
@@ -20,8 +21,9 @@ pytestmark = [
 
 
 def execute(path, folder, **parameters):
+    """The notebook after it has run in ``folder``, made anew from its text."""
     source, out = folder / f"{path.stem}.ipynb", folder / f"out-{path.stem}.ipynb"
-    shutil.copy(path.with_suffix(".ipynb"), source)
+    jupytext.write(jupytext.read(path), source)
     papermill.execute_notebook(
         source, out, parameters, cwd=folder, progress_bar=False, kernel_name="python3"
     )
@@ -54,24 +56,36 @@ def test_committed_outputs_are_complete_and_clean(path):
         assert str(path.parents[1]) not in str(output)
 
 
-@pytest.mark.parametrize("stem", ["04_mnist_mae", "05_omniglot_mae", "07_cifar10_mae"])
-def test_committed_configuration_is_the_one_that_would_run_today(stem):
-    book = nbformat.read(NOTEBOOKS[0].with_name(f"{stem}.ipynb"), 4)
+def parameters(book):
+    """The values of a notebook's parameters, and its code cells; the first holds them."""
     cells = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert cells[0].metadata.tags == ["parameters"]
     chosen = {}
-    exec(cells[0].source, chosen)  # the parameters, all of them assignments
-    own = {name for name in chosen if name[0] != "_"} - {"device", "out_dir", "shipped"}
+    exec(cells[0].source, chosen)
+    return {name: value for name, value in chosen.items() if name[0] != "_"}, cells
+
+
+@pytest.mark.parametrize("stem", TRAINED_BY.values())
+def test_committed_configuration_is_the_one_that_would_run_today(stem):
+    chosen, cells = parameters(nbformat.read(NOTEBOOKS[0].with_name(f"{stem}.ipynb"), 4))
+    own = set(chosen) - {"device", "out_dir", "shipped"}
     today = config.resolve(**{name: chosen[name] for name in own})
     assert cells[1].outputs[0].text.rstrip() == today.describe().rstrip()
 
 
-@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
-def test_lesson_runs(path, tmp_path):
+@pytest.mark.parametrize("experiment", EVERYTHING, ids=lambda e: f"{e.images}-{e.label}")
+def test_an_experiment_s_options_are_parameters_of_its_notebook(experiment):
+    chosen, _ = parameters(jupytext.read(NOTEBOOKS[0].with_name(f"{experiment.notebook}.md")))
+    assert set(experiment.parameters) | {"preset", "dataset"} <= set(chosen)
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_tutorial_runs(path, tmp_path):
     execute(path, tmp_path)
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-@pytest.mark.parametrize("objective", ["mae", "vlae", "vae"])
+@pytest.mark.parametrize("objective", config.OBJECTIVES)
 def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
     book = execute(
         path, tmp_path, preset="smoke", dataset="digits", objective=objective, out_dir="runs"

@@ -1,9 +1,18 @@
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import pytest
 import scipy.stats
+from matplotlib.figure import Figure
+from PIL import Image
 
-from maelib import claims, config, data, experiments, outputs, pretrained, results, runs, tables
+from maelib import config
+from maelib.data import dataset
+from maelib.experiments import CIFAR10_MAE, CIFAR10_VLAE, MAE, VLAE
+from maelib.report import build, claims, figures, tables
+from maelib.runs import pretrained
+from maelib.runs import record as records
+from maelib.runs.run import run
 
 
 def silent(_):
@@ -15,7 +24,7 @@ def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     models = ({"objective": "vlae"}, {"objective": "mae"})
     made = [
-        runs.run(config.resolve("smoke", "digits", **m), device="cpu", out_dir=out, say=silent)[0]
+        run(config.resolve("smoke", "digits", **m), device="cpu", out_dir=out, log=silent)[0]
         for m in models
     ]
     return out, made
@@ -27,14 +36,14 @@ def files(folder):
 
 def test_figures_are_written_and_come_out_equal_again(finished, tmp_path):
     out, _ = finished
-    folder = outputs.write_all("smoke", "digits", tmp_path, out)
+    folder = build.write_all("smoke", "digits", tmp_path, out)
     first = files(folder)
     assert folder == tmp_path / "figures" / "smoke" / "digits"
     for name in ("table4.md", "table4.csv", "table4.tex", "figure1.pdf", "figure2_digits.png"):
         assert name in first
     for path in folder.iterdir():
         path.unlink()
-    outputs.write_all("smoke", "digits", tmp_path, out)
+    build.write_all("smoke", "digits", tmp_path, out)
     assert files(folder) == first
 
 
@@ -58,21 +67,11 @@ def test_tables_do_not_mix_presets(finished):
         tables.table4([made[0], other])
 
 
-def test_a_record_of_an_older_protocol_is_skipped_by_name(finished, tmp_path):
+def test_a_record_of_another_configuration_is_skipped_by_name(finished, tmp_path):
     _, made = finished
-    results.write(replace(made[0], key="0000000000"), tmp_path / "old.json")
-    with pytest.warns(UserWarning, match=r"old\.json is of an older protocol"):
-        assert results.collect(tmp_path) == []
-
-
-def test_every_row_of_the_paper_has_an_experiment():
-    for table, chosen in (("table4", experiments.MNIST), ("table1b", experiments.OMNIGLOT)):
-        from maelib import paper
-
-        configs = [e.config("paper", "mnist") for e in chosen]
-        found = [paper.find_row(table, c) for c in configs]
-        trained = [row for row in paper.tables()[table]["rows"] if row.get("reimpl")]
-        assert all(any(row is other for other in found) for row in trained)
+    records.write(replace(made[0], key="0000000000"), tmp_path / "old.json")
+    with pytest.warns(UserWarning, match=r"old\.json does not have the key of its config"):
+        assert records.collect(tmp_path) == []
 
 
 def test_paired_interval_ignores_what_is_common_to_both():
@@ -88,17 +87,18 @@ def test_paired_interval_ignores_what_is_common_to_both():
 def test_verdicts_need_runs_and_follow_the_sign(finished):
     _, made = finished
     assert {v.verdict for v in claims.verdicts([])} == {claims.TOO_FEW}
-    samples = {"nll": [1.0, 2.0, 3.1, 4.0]}
-    low, high = (replace(made[0], samples={"nll": [v + s for v in samples["nll"]]}) for s in (0, 9))
-    high.samples["nll"][0] += 0.1
-    found = {"high": high, "low": low}
-    assert claims.compare("", "nll", found, "high", "low").verdict == claims.HOLDS
-    assert claims.compare("", "nll", found, "low", "high").verdict == claims.FAILS
-    missing = claims.compare("", "nll", found, "high", "mae-a1-b1-tempered")
-    assert (missing.verdict, missing.comparison) == (claims.TOO_FEW, "nll: high - mae-a1-b1")
-    for run in found.values():
-        run.samples["mpd"] = [1.0]
-    assert claims.compare("", "mpd", found, "high", "low").verdict == claims.TOO_FEW_PAIRS
+    values = [1.0, 2.0, 3.1, 4.0]
+    low, high = (replace(made[0], per_image={"nll": [v + s for v in values]}) for s in (0, 9))
+    high.per_image["nll"][0] += 0.1
+    found = {VLAE: high, MAE[1.0, 0.5]: low}
+    assert claims.compare("", "nll", found, VLAE, MAE[1.0, 0.5]).verdict == claims.HOLDS
+    assert claims.compare("", "nll", found, MAE[1.0, 0.5], VLAE).verdict == claims.FAILS
+    missing = claims.compare("", "nll", found, VLAE, MAE[1.0, 1.0])
+    assert (missing.verdict, missing.comparison) == (claims.TOO_FEW, "nll: vlae - mae-a1-b1")
+    for record in found.values():
+        record.per_image["mpd"] = [1.0]
+    single = claims.compare("", "mpd", found, VLAE, MAE[1.0, 0.5])
+    assert single.verdict == claims.TOO_FEW_PAIRS
 
 
 def test_accuracies_are_judged_by_welch_and_a_single_run_not_at_all(finished):
@@ -107,29 +107,28 @@ def test_accuracies_are_judged_by_welch_and_a_single_run_not_at_all(finished):
     worse = {"knn_100": 70.0, "knn_100_sd": 2.0, "knn_all": 80.0}
     made = [replace(mae, measurements=better), replace(vlae, measurements=worse)]
     found = {v.comparison: v for v in claims.representation_verdicts(made)}
-    judged = found["knn_100: mae-a1-b0.5 - vlae-fb7.84"]
+    judged = found["knn_100: mae-a1-b0.5 - vlae"]
     half = scipy.stats.t.ppf(0.975, 25 / 4.25) * 1.0  # variances 1/5 and 4/5, four degrees each
     assert judged.verdict == claims.HOLDS
     assert judged.high - judged.difference == pytest.approx(half)
-    assert found["knn_all: mae-a1-b0.5 - vlae-fb7.84"].verdict == claims.TOO_FEW_PAIRS
+    assert found["knn_all: mae-a1-b0.5 - vlae"].verdict == claims.TOO_FEW_PAIRS
     assert found["knn_all: mae-a1-b0.5 - vae"].verdict == claims.TOO_FEW
 
 
 def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished):
     _, made = finished
-    other = replace(made[1], config=replace(made[1].config, epochs=7))
+    c = made[1].config
+    other = replace(made[1], config=replace(c, training=replace(c.training, epochs=7)))
     assert tables.table4([other]).equals(tables.table4([]))
-    c = config.resolve("smoke", "photos", alpha=0.5, beta=1.0)
+    settings = (
+        CIFAR10_VLAE.config("smoke", "photos"),
+        CIFAR10_MAE[0.5].config("smoke", "photos"),
+        config.resolve("smoke", "photos", alpha=0.5, beta=1.0, diverse="pairwise"),
+        config.resolve("smoke", "photos", "vlae", free_bits=7.84),
+    )
     vlae, mae, pairwise, freed = (
-        replace(made[0], config=c, samples={"nll": [1.0, 2.0, 3.0 + i]})
-        for i, c in enumerate(
-            (
-                config.resolve("smoke", "photos", "vlae"),
-                c,
-                replace(c, diverse="pairwise"),
-                config.resolve("smoke", "photos", "vlae", free_bits=7.84),
-            )
-        )
+        replace(made[0], config=c, per_image={"nll": [1.0, 2.0, 3.0 + i]})
+        for i, c in enumerate(settings)
     )
     judged = [v for v in claims.colour_verdicts([vlae, mae]) if v.verdict != claims.TOO_FEW]
     assert len(judged) == 1
@@ -138,10 +137,62 @@ def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished
 
 
 def test_pictures_need_the_images_as_well_as_the_weights(tmp_path, monkeypatch):
-    quick = results.collect(pretrained.FOLDER.parent / "results" / "quick")
-    colours = [r for r in quick if r.config.dataset == "cifar10"]
-    assert any(pretrained.shipped_model(r) for r in colours)
+    quick = records.collect(pretrained.FOLDER.parent / "results" / "quick")
+    colours = [r for r in quick if r.config.data.name == "cifar10"]
+    assert any(pretrained.model_of(r) for r in colours)
     monkeypatch.setenv("MAELIB_DATA", str(tmp_path))
-    monkeypatch.setattr(data, "data_roots", lambda: [tmp_path])
-    assert outputs.draw(colours, "digits", tmp_path) == {}
-    assert outputs.draw(colours, "mnist", tmp_path) == {}
+    monkeypatch.setattr(dataset, "data_roots", lambda: [tmp_path])
+    assert build.draw(colours, "digits", tmp_path) == {}
+    assert build.draw(colours, "mnist", tmp_path) == {}
+
+
+def drawn(height):
+    figure, ax = plt.subplots(figsize=(2, 2))
+    ax.plot([0.0, height])
+    return figure
+
+
+def test_a_picture_is_replaced_only_if_it_is_made_from_something_else(tmp_path):
+    figures.save(drawn(1.0), tmp_path / "picture", "a run", 78.1)
+    first = files(tmp_path)
+    figures.save(drawn(2.0), tmp_path / "picture", "a run", 78.1)  # as by another matplotlib
+    assert files(tmp_path) == first
+    figures.save(drawn(2.0), tmp_path / "picture", "a run", 78.2)
+    second = files(tmp_path)
+    assert set(second) == set(first) == {"picture.png", "picture.pdf"}
+    assert all(second[name] != first[name] for name in first)
+
+
+def test_a_picture_of_which_one_file_is_missing_is_drawn_again(tmp_path):
+    for missing in (".png", ".pdf"):
+        figures.save(drawn(1.0), tmp_path / "picture", "a run")
+        (tmp_path / "picture").with_suffix(missing).unlink()
+        figures.save(drawn(1.0), tmp_path / "picture", "a run")
+        assert set(files(tmp_path)) == {"picture.png", "picture.pdf"}
+
+
+def test_a_picture_that_was_cut_off_is_drawn_again(tmp_path, monkeypatch):
+    def cut_off(figure, path, honest=Figure.savefig, **how):
+        honest(figure, path, **how)
+        if path.suffix == ".png":
+            path.write_bytes(path.read_bytes()[:-1000])
+            raise OSError("No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", cut_off)
+    with pytest.raises(OSError, match="No space left"):
+        figures.save(drawn(1.0), tmp_path / "picture", "a run")
+    monkeypatch.undo()
+    figures.save(drawn(1.0), tmp_path / "picture", "a run")
+    Image.open(tmp_path / "picture.png").load()  # an error if it is not whole
+
+
+def test_a_picture_is_made_from_the_models_that_it_shows(finished, monkeypatch):
+    out, (vlae, mae) = finished
+    for name in ("figure2", "figure3"):
+        monkeypatch.setattr(figures, name, lambda *_, **__: plt.figure())
+    retrained = replace(vlae, measurements=vlae.measurements | {"nll": 1.0})
+    before, after = (build.draw([other, mae], "digits", out) for other in (vlae, retrained))
+    plt.close("all")
+    assert set(before) == {"figure2_digits", "figure2_digits_sampled", "figure3_digits"}
+    same = {name for name in before if before[name].made_from == after[name].made_from}
+    assert same == {"figure3_digits"}

@@ -9,7 +9,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import maelib
-from maelib import checkpoints, cli, config, evaluation, pretrained, results, runs
+from maelib import cli, config
+from maelib.measure import evaluation
+from maelib.runs import pretrained
+from maelib.runs import record as records
+from maelib.runs import run as running
+from maelib.runs.run import find_pretrained, run
+from maelib.training.checkpoints import save_tensors
 
 
 def smoke(**changes):
@@ -23,7 +29,7 @@ def silent(_):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out_dir = tmp_path_factory.mktemp("runs")
-    record, model, images = runs.run(smoke(), out_dir=out_dir, say=silent)
+    record, model, images = run(smoke(), out_dir=out_dir, log=silent)
     return record, model, evaluation.test_images(images.test.images[:20])
 
 
@@ -42,11 +48,12 @@ def exported(finished, tmp_path, monkeypatch):
         ({"free_bits": 7.84}, "digits-mae-a1-b0.5-fb7.84"),
         ({"objective": "vlae"}, "digits-vlae"),
         ({"objective": "vlae", "free_bits": 0.0}, "digits-vlae-fb0"),
+        ({"objective": "vlae", "prior": "normal"}, "digits-vlae-normal"),
         ({"objective": "vae", "seed": 2}, "digits-vae-s2"),
     ],
 )
 def test_short_names_leave_defaults_out(settings, name):
-    assert pretrained.short_name(smoke(**settings)) == name
+    assert smoke(**settings).short_name() == name
 
 
 def test_an_exported_model_is_loaded_as_it_was_but_for_the_rounding(finished, exported):
@@ -66,7 +73,7 @@ def test_weights_that_float16_would_spoil_stay_float32(finished, tmp_path, monke
     monkeypatch.setattr(pretrained, "TOLERANCE", 0.0)
     kept = pretrained.export(model, record, x, tmp_path)
     assert (kept.dtype, kept.shift) == ("float32", 0.0)
-    for name, weight in pretrained.load_weights(kept).state_dict().items():
+    for name, weight in kept.load().state_dict().items():
         assert torch.equal(weight, model.state_dict()[name])
 
 
@@ -75,7 +82,9 @@ def test_the_run_s_own_name_finds_it_too(finished, exported):
 
 
 def test_an_unknown_name_lists_the_known_ones(exported):
-    with pytest.raises(ValueError, match=r"'mnist' is not a shipped model; .*digits-mae-a1-b0.5"):
+    with pytest.raises(
+        ValueError, match=r"'mnist' is not a pretrained model; .*digits-mae-a1-b0.5"
+    ):
         pretrained.load("mnist", folder=exported.path.parent)
 
 
@@ -89,37 +98,37 @@ def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
     else:
         half = dict(list(load_file(path).items())[:3])
         content = {k: v for k, v in asdict(exported).items() if k != "path"}
-        checkpoints.save_tensors(half, path, {"maelib": json.dumps(content)})
+        save_tensors(half, path, {"maelib": json.dumps(content)})
     with pytest.raises(ValueError, match=r"digits-mae-a1-b0.5.safetensors .*git checkout"):
         pretrained.load("digits-mae-a1-b0.5", folder=path.parent)
 
 
-def test_a_run_takes_the_shipped_model_only_if_asked_and_never_over_its_own(
+def test_a_run_takes_the_pretrained_model_only_if_asked_and_never_over_its_own(
     finished, exported, tmp_path, monkeypatch
 ):
     record = finished[0]
     monkeypatch.setattr(pretrained, "FOLDER", exported.path.parent)
-    monkeypatch.setattr(runs, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(running, "project_root", lambda: tmp_path)
     said = []
-    how = dict(out_dir=tmp_path / "runs", say=said.append)
-    assert runs.find_shipped(record.name, "smoke") is None  # no record is committed yet
-    results.publish(record, tmp_path / "results")
-    found, model, images = runs.run(smoke(), shipped=True, **how)
+    how = dict(out_dir=tmp_path / "runs", log=said.append)
+    assert find_pretrained(record.name, "smoke") is None  # no record is committed yet
+    records.publish(record, tmp_path / "results")
+    found, model, images = run(smoke(), pretrained=True, **how)
     assert found == record
     assert (images.name, model.training) == ("digits", False)
     assert "float16" in said[-1]
     assert not (tmp_path / "runs").exists()
     other = replace(record, measurements=record.measurements | {"nll": 1.0})
-    results.publish(other, tmp_path / "results")  # trained elsewhere: not the shipped weights
-    assert runs.find_shipped(record.name, "smoke") is None
-    trained, _, _ = runs.run(smoke(), **how)
+    records.publish(other, tmp_path / "results")  # trained elsewhere: not the pretrained weights
+    assert find_pretrained(record.name, "smoke") is None
+    trained, _, _ = run(smoke(), **how)
     assert any("training on" in line for line in said)
-    runs.run(smoke(), shipped=True, **how)
+    run(smoke(), pretrained=True, **how)
     assert said[-1].startswith("finished run found")
     assert trained.measurements == record.measurements
 
 
-def test_commands_take_a_shipped_name_and_export_a_run(finished, tmp_path, monkeypatch, capsys):
+def test_commands_take_a_pretrained_name_and_export_a_run(finished, tmp_path, monkeypatch, capsys):
     record, _, _ = finished
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
     arguments = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path / "runs")]
@@ -132,17 +141,18 @@ def test_commands_take_a_shipped_name_and_export_a_run(finished, tmp_path, monke
     assert png.exists()
     assert cli.main(["evaluate", "digits-mae-a1-b0.5", "--nll-k", "4"]) == 0
     assert cli.main(["sample", "digits-mae-a1-b9"]) == 2
-    assert "is not a shipped model; there are: digits-mae-a1-b0.5" in capsys.readouterr().err
+    assert "is not a pretrained model; there are: digits-mae-a1-b0.5" in capsys.readouterr().err
 
 
-def test_every_shipped_model_loads_and_its_record_is_committed():
+def test_every_pretrained_model_loads_and_its_record_is_committed():
     root = pretrained.FOLDER.parent
-    for shipped in pretrained.shipped_models():
-        record = results.read(root / "results" / shipped.config.preset / f"{shipped.run}.json")
-        assert pretrained.shipped_model(record) == shipped
-        assert record.config == shipped.config
-        assert pretrained.short_name(shipped.config) == shipped.path.stem
-        model = maelib.load(shipped.path.stem)
+    models = pretrained.pretrained_models()
+    assert models
+    for found in models:
+        record = records.read(root / "results" / found.config.preset / f"{found.run}.json")
+        assert pretrained.model_of(record) == found
+        assert record.config == found.config
+        assert found.config.short_name() == found.path.stem
+        model = maelib.load(found.path.stem)
         assert next(model.parameters()).dtype == torch.float32
-    sizes = [shipped.path.stat().st_size for shipped in pretrained.shipped_models()]
-    assert sum(sizes) < 40 * 2**20
+    assert sum(found.path.stat().st_size for found in models) < 40 * 2**20

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from maelib import config, data, model, representations
+from maelib import config, model
+from maelib.data import dataset
+from maelib.measure import representations
 
 
 def clumps(n=600, classes=10, latent=4, seed=0):
@@ -52,7 +54,7 @@ def test_draws_are_balanced_and_repeatable():
 
 
 def test_a_model_is_measured_on_small_data():
-    net = model.build(config.resolve("smoke", "digits"))
-    result = representations.measure_model(net, data.load("digits"), 60, 40, runs=2)
+    net = model.build(config.resolve("smoke", "digits").network)
+    result = representations.measure_model(net, dataset.load("digits"), 60, 40, runs=2)
     assert 0 <= result["kmeans_10"] <= 100
     assert "knn_100" not in result

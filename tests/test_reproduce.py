@@ -1,70 +1,131 @@
+"""What ``make reproduce`` has to do, and what it says while it is done."""
+
+import json
 import subprocess
 import sys
 
 import pytest
 
-from maelib import experiments, reproduce, workflow
+from maelib import experiments
+from maelib.workflow import plan, reproduce
 
 
-def test_small_presets_run_a_part_of_the_list_and_large_ones_all_of_it(no_data):
-    assert experiments.choose("quick") == experiments.TELLING
-    runs = workflow.plan("paper", "digits")
-    expected = [e for e in experiments.EVERYTHING if e.table != "omniglot"]
+def test_large_presets_run_all_of_the_list_for_which_there_is_data(no_data):
+    runs = plan.runs("paper", "digits")
+    expected = [e for e in experiments.EVERYTHING if e.images != "omniglot"]
     assert len(runs) == len(expected)
-    assert any("mae-a2-b1-tempered" in name for name in runs)
+    assert any("mae-a2-b1-s0" in name for name in runs)
 
 
 def test_runs_without_data_are_left_out_and_named(no_data, capsys):
-    workflow._digest.cache_clear()
-    stand_ins = {name.split("-")[0] for name in workflow.plan("smoke", "digits")}
+    plan._digest.cache_clear()
+    stand_ins = {name.split("-")[0] for name in plan.runs("smoke", "digits")}
     assert stand_ins == {"digits", "photos"}
     assert "omniglot_lake's runs are left out" in capsys.readouterr().err
 
 
 def test_a_job_is_written_as_papermill_options():
-    job = workflow.run_job(experiments.TELLING[2], "smoke", "digits")
+    job = plan.run_job(experiments.MAE[1.0, 0.5], "smoke", "digits")
     assert job.notebook == "04_mnist_mae"
-    assert job.options.startswith("-p preset smoke -p dataset digits -p objective mae -p alpha 1.0")
+    assert job.options == (
+        "-p preset smoke -p dataset digits -p objective mae -p alpha 1.0 -p beta 0.5"
+    )
 
 
 def test_notebook_06_waits_for_runs_but_trains_its_own_where_only_results_are(no_data, tmp_path):
-    job, first = workflow.representations("smoke", "digits", tmp_path)
-    assert first == workflow.examples("smoke", "digits")
+    compared = [plan.run_name(e, "smoke", "digits") for e in plan.COMPARED]
+    job, first = plan.representations("smoke", "digits", tmp_path)
+    assert first == compared
     assert "out_dir" not in job.parameters
-    result = tmp_path / "results" / "paper" / f"{workflow.examples('paper', 'digits')[0]}.json"
+    name = plan.run_name(plan.COMPARED[0], "paper", "digits")
+    result = tmp_path / "results" / "paper" / f"{name}.json"
     result.parent.mkdir(parents=True)
     result.touch()
-    job, first = workflow.representations("paper", "digits", tmp_path)
+    job, first = plan.representations("paper", "digits", tmp_path)
     assert first == []
     assert job.parameters["preset"] == "quick"
     assert job.parameters["out_dir"] == "../build/runs"
-
-
-@pytest.fixture
-def locked(tmp_path):
-    lock = tmp_path / ".snakemake" / "locks" / "0.output.lock"
-    lock.parent.mkdir(parents=True)
-    lock.touch()
-    return lock
-
-
-def test_a_dead_snakemake_s_lock_is_removed(locked, tmp_path):
-    reproduce.unlock(tmp_path)
-    assert not locked.exists()
-
-
-def test_a_living_snakemake_s_lock_stays(locked, tmp_path):
-    waiting = [sys.executable, "-c", "import time; time.sleep(60)", "snakemake"]
-    with subprocess.Popen(waiting, cwd=tmp_path) as process:
-        reproduce.unlock(tmp_path)
-        process.kill()
-    assert locked.exists()
 
 
 def test_a_second_make_reproduce_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "maelib").mkdir()
     monkeypatch.chdir(tmp_path)
-    with reproduce.sole(tmp_path):
+    with reproduce.exclusive_lock(tmp_path):
         assert reproduce.main([]) == 2
-    assert "another make reproduce is at work" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "another make reproduce is at work" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_the_lock_lasts_as_long_as_a_process_that_was_given_it(tmp_path):
+    waiting = [sys.executable, "-c", "input()"]
+    with reproduce.exclusive_lock(tmp_path) as handle:
+        process = subprocess.Popen(waiting, stdin=subprocess.PIPE, pass_fds=(handle,))
+    with process:
+        with pytest.raises(OSError, match="another make"), reproduce.exclusive_lock(tmp_path):
+            pass
+        process.kill()
+    with reproduce.exclusive_lock(tmp_path):
+        pass
+
+
+BEGUN = """\
+Assuming unrestricted shared filesystem usage.
+Job stats:
+job          count
+run              3
+reproduce        1
+total            4
+
+[Thu Nov 26 13:00:00 2026]
+Job 1: run digits-vae
+[Thu Nov 26 13:00:00 2026]
+Job 2: run digits-vlae
+[Thu Nov 26 13:00:01 2026]
+Finished jobid: 1 (Rule: run)
+1 of 4 steps (25%) done
+"""
+FAILED = """\
+[Thu Nov 26 13:00:02 2026]
+Error in rule run:
+    message: run digits-vlae
+    jobid: 2
+    output: results/smoke/digits-vlae.json
+"""
+
+
+@pytest.fixture
+def board(tmp_path):
+    return reproduce.Board(tmp_path)
+
+
+def heard(board, text):
+    return [words for line in text.splitlines() if (words := board.hear(line))]
+
+
+def test_each_job_has_a_line_when_it_begins_and_when_it_ends(board):
+    said = [words.split()[:4] for words in heard(board, BEGUN)]
+    assert said == [
+        ["0%", "begins", "run", "digits-vae"],
+        ["0%", "begins", "run", "digits-vlae"],
+        ["25%", "done", "run", "digits-vae"],
+    ]
+
+
+def test_a_failed_job_is_named_when_it_fails_and_at_the_end(board):
+    heard(board, BEGUN)
+    assert any("failed" in words and "digits-vlae" in words for words in heard(board, FAILED))
+    heard(board, "Job 3: run digits-mae")
+    assert board.unfinished() == ["digits-vlae", "digits-mae"]
+
+
+def test_a_run_that_trains_counts_by_its_steps(board, tmp_path):
+    folder = tmp_path / "digits-vlae"
+    folder.mkdir()
+    seen = {"step": 30, "total": 60, "best_elbo": 100.0, "seconds_left": 5.0}
+    (folder / "progress.json").write_text(json.dumps(seen))
+    heard(board, BEGUN)
+    assert board.share() == pytest.approx((1 + 0.5) / 4)
+    (line,) = board.trainings()
+    assert "digits-vlae: step 30 of 60" in line

@@ -9,9 +9,15 @@ import torch
 import torch.nn.functional as F
 from test_networks import excite
 
-from maelib import config, data, evaluation, layers, model, sampling, training
-from maelib.decoders import PixelCNN
-from maelib.pixelcnnpp import SmallPixelCNN
+from maelib import config, model
+from maelib.data import dataset
+from maelib.measure import evaluation, sampling
+from maelib.nets import layers
+from maelib.nets.pixelcnn import PixelCNN
+from maelib.nets.pixelcnnpp import SmallPixelCNN
+from maelib.training.loop import draw_batch
+from maelib.training.state import start
+from maelib.training.step import Step, train_step
 
 CPU = torch.device("cpu")
 
@@ -34,15 +40,16 @@ def whole(layer):
 )
 def test_fast_and_plain_training_steps_give_the_same_weights(dtype, tolerance):
     c = config.resolve("smoke", "digits")
-    images = data.load("digits").train.first(100).images
-    fast = training.start(c, images, CPU)
+    images = dataset.load("digits").train.first(100).images
+    fast = start(c, images, CPU)
     for net in (fast.model, fast.averaged):
         net.to(dtype)
     plain = plain_step.begin(fast, c)
+    how = Step(fast.model, c.objective, c.training, total=100)
     before = [part.detach().clone() for part in effective(plain.model)]
     for step in range(4):
-        x, eps = (part.to(dtype) for part in training.draw_batch(c, images[:20], step))
-        training.train_step(fast, fast.model, c, x, eps, 100)
+        x, eps = (part.to(dtype) for part in draw_batch(c, images[:20], step))
+        train_step(fast, how, x, eps)
         plain_step.plain_step(plain, c, x, eps, 100)
     after = effective(plain.model)
     assert all((a != b).any() for a, b in zip(before, after, strict=True))
@@ -50,7 +57,7 @@ def test_fast_and_plain_training_steps_give_the_same_weights(dtype, tolerance):
     averages = effective(fast.averaged), effective(plain.averaged)
     torch.testing.assert_close(*averages, atol=tolerance, rtol=tolerance)
     totals = list(plain.totals.values())
-    torch.testing.assert_close(fast.tally.sums.tolist(), totals, atol=1e-3, rtol=tolerance)
+    torch.testing.assert_close(fast.totals.sums.tolist(), totals, atol=1e-3, rtol=tolerance)
 
 
 def test_cached_logits_are_the_teacher_forced_ones_in_float32(monkeypatch):
@@ -92,9 +99,9 @@ def test_a_reference_stops_after_so_many_pixels():
 
 
 def test_the_posterior_may_be_known_already():
-    net = model.build(config.resolve("smoke", "digits"))
+    net = model.build(config.resolve("smoke", "digits").network)
     x, eps = torch.rand(3, 1, 28, 28).round(), torch.randn(5, 3, 32)
-    known = evaluation.log_weights(net, x, eps, net.encoder(x))
+    known = evaluation.log_weights(net, x, eps, net.encode(x))
     assert known.equal(evaluation.log_weights(net, x, eps))
 
 

@@ -13,26 +13,29 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from maelib import workflow
+from maelib.workflow.plan import TUTORIALS
 
 ROOT = Path(__file__).parents[1]
-REPRODUCE = [sys.executable, "-m", "maelib.reproduce", "--preset", "smoke", "--dataset", "digits"]
+SMOKE = ["--preset", "smoke", "--dataset", "digits"]
+REPRODUCE = [sys.executable, "-m", "maelib.workflow.reproduce", *SMOKE]
 TRAIN = """
 import os
-from maelib import config, runs, training
+from maelib.config import resolve
+from maelib.runs.run import run
+from maelib.training import loop
 
-def logged(state, *rest, step=training.train_step):
+def logged(state, *rest, honest=loop.train_step):
     with open("../steps", "a") as file:
         print(objective, state.progress.step, file=file)
-    return step(state, *rest)
-training.train_step = logged
+    return honest(state, *rest)
+loop.train_step = logged
 assert not os.path.exists("../broken-" + objective)
-chosen = config.resolve(preset, dataset, objective, alpha=alpha, beta=beta)
-_ = runs.run(chosen, checkpoint_minutes=0.0)
+chosen = resolve(preset, dataset, objective, alpha=alpha, beta=beta)
+_ = run(chosen, checkpoint_minutes=0.0)
 """
 WRITE = """
-from maelib.outputs import write_all
-from maelib.paths import default_out_dir, project_root
+from maelib.internal.paths import default_out_dir, project_root
+from maelib.report.build import write_all
 
 _ = write_all(preset, dataset, project_root(), default_out_dir())
 """
@@ -48,15 +51,15 @@ def write_notebook(path, code=""):
 
 
 def make_project(folder):
-    """A project whose lessons have run, and which has this one's code and Snakefile."""
+    """A project whose tutorials have run, and which has this one's code and Snakefile."""
     (folder / "notebooks").mkdir(parents=True)
     for name in ("maelib", "Snakefile", "profiles", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         code = {"04": TRAIN, "07": TRAIN, "08": WRITE}.get(path.name[:2], "")
         write_notebook(folder / "notebooks" / path.name, code)
-    for name in workflow.LESSONS:
-        done = folder / "build" / "lessons" / f"{name}.done"
+    for name in TUTORIALS:
+        done = folder / "build" / "tutorials" / f"{name}.done"
         done.parent.mkdir(parents=True, exist_ok=True)
         done.touch()
     return folder
@@ -100,6 +103,8 @@ def finished(tmp_path_factory):
     said, status = reproduce(folder)
     assert status == 0, said
     assert "omniglot_lake's runs are left out: OMNIGLOT was not found" in said
+    assert len(re.findall(r"\d+%  done +run (?:digits|photos)-", said)) == 5
+    assert re.search(r"100%  done +tables and figures of preset smoke", said)
     assert len(names(folder)) == 5
     for weights in folder.glob("runs/smoke/photos-*/model.safetensors"):
         weights.unlink()  # Figure 4 is drawn once; pixel by pixel it takes its time
@@ -138,7 +143,7 @@ def test_fresh_clone_misses_the_deleted_result_alone_whatever_its_time_stamps(co
     said, status = reproduce(copied, "-n", *options)
     assert status == 0, said
     assert re.findall(r"Job \d+: run (\S+)", said) == [deleted]
-    assert len(re.findall(r"Job \d+: notebook", said)) == len([*workflow.LESSONS, "06"])
+    assert len(re.findall(r"Job \d+: notebook", said)) == len([*TUTORIALS, "06"])
 
 
 def test_killed_and_started_again_gives_the_same_tables(copied, finished):
@@ -152,7 +157,6 @@ def test_killed_and_started_again_gives_the_same_tables(copied, finished):
     time.sleep(random.uniform(0, 0.5))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    assert list((copied / ".snakemake" / "locks").iterdir())
     time.sleep(2)  # A kernel is not in the group; it ends itself when its parent is gone.
     said, status = reproduce(copied)
     assert status == 0, said
