@@ -206,20 +206,40 @@ def test_data_sets_that_may_be_chosen_are_those_that_load_accepts(no_data):
         dataset.load("x", [no_data], download=False)
 
 
-def test_every_combination_of_components_is_built_and_is_a_model_of_its_own():
+def test_every_combination_of_components_for_one_kind_of_image_is_a_model_of_its_own():
     sizes = {**config.COLOUR_PRESETS["smoke"]["network"], **PRESETS["smoke"]["network"]}
     sizes |= {"latent": MAP_SIZE**2}
-    decoders = BINARY_DECODERS + COLOUR_DECODERS
-    seen = set()
-    for names in itertools.product(ENCODERS, POSTERIORS, PRIORS, decoders):
-        parts = dict(zip(config.COMPONENTS, names, strict=True))
-        net = model.build(Network(**parts, **sizes))
-        seen.add(tuple((key, value.shape) for key, value in net.state_dict().items()))
-        channels, size = (3, 32) if parts["encoder"] == "densenet" else (1, 28)
-        if net.decoder.shape == (channels, size, size):
-            outputs = net(torch.zeros(2, channels, size, size), torch.randn(2, MAP_SIZE**2))
+    kinds = {"resnet": (BINARY_DECODERS, (1, 28, 28)), "densenet": (COLOUR_DECODERS, (3, 32, 32))}
+    seen = []
+    for encoder, (decoders, shape) in kinds.items():
+        for names in itertools.product([encoder], POSTERIORS, PRIORS, decoders):
+            parts = dict(zip(config.COMPONENTS, names, strict=True))
+            net = model.build(Network(**parts, **sizes))
+            seen.append(tuple((key, value.shape) for key, value in net.state_dict().items()))
+            outputs = net(torch.zeros(2, *shape), torch.randn(2, MAP_SIZE**2))
             assert all(part.isfinite().all() for part in outputs)
-    assert len(seen) == len(ENCODERS) * len(POSTERIORS) * len(PRIORS) * len(decoders)
+    assert set(kinds) == set(ENCODERS)
+    assert len(set(seen)) == len(seen) == 12
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parts", "message"),
+    [
+        ("digits", {"encoder": "densenet"}, "encoder is 'densenet' and decoder is 'pixelcnn'"),
+        ("photos", {"encoder": "resnet"}, "encoder is 'resnet' and decoder is 'pixelcnnpp-7x3'"),
+        ("photos", {"encoder": "resnet", "decoder": "pixelcnn"}, "cannot draw the colour images"),
+        ("digits", {"prior": "map-flow"}, "latent is 32; map-flow needs a multiple of 64"),
+    ],
+)
+def test_components_that_do_not_go_together_are_refused(dataset, parts, message):
+    with pytest.raises(ValueError, match=message):
+        config.resolve("smoke", dataset, **parts)
+
+
+@pytest.mark.parametrize("option", [{"ema": 1.0}, {"adam_betas": (0.9, 1.0)}, {"lr": 10**400}])
+def test_numbers_beyond_their_range_are_refused(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
+        smoke(**option)
 
 
 # What is imported

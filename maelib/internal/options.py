@@ -5,7 +5,7 @@ the command line derives flag, type and help from the declaration.
 """
 
 import argparse
-import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -21,11 +21,12 @@ def option(
     *,
     least: int | float | None = None,
     above: int | float | None = None,
+    below: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> typing.Any:
-    """A field with its help; a number must be at least ``least`` or greater than ``above``."""
-    limits = {"help": help, "least": least, "above": above, "choices": choices}
-    return field(default=default, metadata=limits)
+    """A field with its help and the limits of its value, each if it is given."""
+    limits = {"least": least, "above": above, "below": below, "choices": choices}
+    return field(default=default, metadata={"help": help, **limits})
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,16 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     if not _fits(value, kind):
         raise ValueError(f"{name} is {value!r}; it must be {NOUNS[kind]}.")
     value = kind(value)
-    choices, least, above = (limits.get(limit) for limit in ("choices", "least", "above"))
+    choices, least = limits.get("choices"), limits.get("least")
+    above, below = limits.get("above"), limits.get("below")
     if choices and value not in choices:
         accepted = f"one of {', '.join(choices)}"
     elif least is not None and value < least:
         accepted = f"a number that is at least {least}"
     elif above is not None and value <= above:
         accepted = f"a number greater than {above}"
+    elif below is not None and value >= below:
+        accepted = f"a number below {below}"
     else:
         return value
     raise ValueError(f"{name} is {value!r}; it must be {accepted}.")
@@ -97,4 +101,4 @@ def _fits(value: typing.Any, kind: type) -> bool:
         return kind is str and isinstance(value, str)
     if kind is int:
         return isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
-    return isinstance(value, Real) and math.isfinite(value)
+    return isinstance(value, Real) and bool(abs(value) <= sys.float_info.max)

@@ -9,6 +9,7 @@ POSTERIORS = ("gaussian",)
 PRIORS = ("flow", "map-flow", "normal")
 BINARY_DECODERS = ("pixelcnn", "resnet")
 COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
+COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # the components whose code is 8x8 maps
 MAP_SIZE = 8  # of a colour image's latent maps
 POSITIONS = MAP_SIZE**2
 
@@ -17,7 +18,7 @@ POSITIONS = MAP_SIZE**2
 class Network(Settings):
     """The components of a model by name, and their sizes; by default those of the paper's MNIST.
 
-    ``densenet``, ``map-flow`` and the colour decoders take the code as maps of 8x8.
+    An encoder and a decoder of ``COLOUR`` go together.
     """
 
     encoder: str = option("resnet", "network of q(z|x)", choices=ENCODERS)
@@ -41,9 +42,15 @@ class Network(Settings):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.is_colour and self.latent % POSITIONS:
+        if (self.encoder in COLOUR) != self.is_colour:
             raise ValueError(
-                f"latent is {self.latent}; colour images need a multiple of {POSITIONS}."
+                f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is of "
+                "binary images and the other of colour images."
+            )
+        with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
+        if with_maps and self.latent % POSITIONS:
+            raise ValueError(
+                f"latent is {self.latent}; {with_maps[0]} needs a multiple of {POSITIONS}."
             )
 
     @property

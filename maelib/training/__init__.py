@@ -23,9 +23,11 @@ class Training(Settings):
     batch_size: int = option(100, "images a step", least=1)
     lr: float = option(1e-3, "Adam's learning rate", above=0)
     lr_decay: float = option(0.999998, "factor on the learning rate at each step", above=0)
-    adam_betas: tuple[float, float] = option((0.9, 0.999), "Adam's two decay rates", least=0)
+    adam_betas: tuple[float, float] = option(
+        (0.9, 0.999), "Adam's two decay rates", least=0, below=1
+    )
     clip: float = option(5.0, "largest norm of the gradient", above=0)
-    ema: float = option(0.999, "decay of the averaged weights", least=0)
+    ema: float = option(0.999, "decay of the averaged weights", least=0, below=1)
     schedule: str = option("plateau", "of the learning rate", choices=SCHEDULES)
     patience: int = option(
         20, "validations without a better validation ELBO before the rate is halved", least=1
