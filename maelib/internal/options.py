@@ -5,7 +5,7 @@ the command line derives flag, type and help from the declaration.
 """
 
 import argparse
-import sys
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -101,4 +101,7 @@ def _fits(value: typing.Any, kind: type) -> bool:
         return kind is str and isinstance(value, str)
     if kind is int:
         return isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
-    return isinstance(value, Real) and bool(abs(value) <= sys.float_info.max)
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number that no float holds
+        return False
