@@ -1,4 +1,4 @@
-"""What a run is: every number that decides its result, in parts that belong to the code they set.
+"""The configuration of a run: all settings that decide its result, grouped by the code they set.
 
 It imports no torch, so that the command line can derive its options and their help from it.
 """
@@ -38,12 +38,11 @@ class Config:
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
     def label(self) -> str:
-        """What the model is, for people and file names: ``mae-a1-b0.5``, ``vlae-normal``."""
+        """The model's name for people and files: ``mae-a1-b0.5``, ``vlae-normal``."""
         usual = usual_objective(self.objective.name, self.data.name)
         ordinary = components(self.objective.name, self.data.name)
-        unusual = [
-            value for name in COMPONENTS if (value := getattr(self.network, name)) != ordinary[name]
-        ]
+        chosen = vars(self.network)
+        unusual = [chosen[name] for name in COMPONENTS if chosen[name] != ordinary[name]]
         return "-".join([self.objective.label(usual), *unusual])
 
     def short_name(self) -> str:
@@ -181,9 +180,9 @@ def resolve(
     """The complete configuration of a run: a preset's sizes with what the caller overrides.
 
     ``given`` are options of ``Data``, ``Network``, ``Training``, ``Evaluation`` and of all
-    objectives by name; one that is None stays as the preset or the objective has it. Options of
+    objectives by name; None keeps the value of the preset or the objective. Options of
     objectives other than the chosen one are checked and have no effect. An explicit ``epochs``
-    holds whatever ``min_steps``. ValueError, one sentence, for the first bad value.
+    sets ``min_steps`` to 0. ValueError, one sentence, for the first bad value.
     """
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
@@ -211,8 +210,9 @@ def resolve(
 
 
 def from_json(content: dict) -> Config:
-    """A configuration as JSON holds it, back again; ValueError if it is not one."""
+    """The configuration that a JSON object holds; ValueError if it holds none."""
     try:
+        _one_of("preset", content["preset"], tuple(PRESETS))
         parts = {name: _with_tuples(content[name]) for name in PARTS}
         objective = parts.pop("objective")
         made = {name: PARTS[name](**values) for name, values in parts.items()}
@@ -235,7 +235,7 @@ def _objective(name: str, dataset: str, given: dict) -> Objective:
 
 
 def _check_together(config: Config) -> None:
-    """What no part can see alone."""
+    """Checks that concern several parts."""
     if config.data.is_colour and config.objective.name == "vae":
         raise ValueError("objective is 'vae', which has no decoder of colour images; use vlae.")
     if config.data.is_colour != config.network.is_colour:

@@ -62,7 +62,7 @@ def pairwise_total_kl(mu: Codes, logvar: Codes) -> PerPair:
     entropy = logvar.sum(1)
     own = (centred.square() * precision).sum(1)
     full = 0.5 * (left @ right.T + own + entropy - entropy[:, None] - mu.shape[1])
-    # Dropping the diagonal by views: each row of batch entries starts one past a diagonal entry.
+    # Drop the diagonal: after the first entry, every (batch + 1)-th entry is a diagonal one.
     return full.flatten()[1:].view(batch - 1, batch + 1)[:, :-1].reshape(-1)
 
 
@@ -89,8 +89,8 @@ def diverse_loss(mu: Codes, logvar: Codes, alpha: float, form: str = "tempered")
     - ``pairwise``: alpha mean_pairs sum_k softplus(-KL_k), as printed in Eq. (8).
     - ``mean``: alpha sum_k softplus(-mean_pairs KL_k), the authors' released code; never above
       ``pairwise`` (Jensen).
-    - ``tempered``: alpha sum_k softplus(-mean_pairs KL_k / alpha), their code on the submission's
-      deadline day, whose closed form Table 4 follows (notebook 02).
+    - ``tempered``: alpha sum_k softplus(-mean_pairs KL_k / alpha), their code on the day of
+      the submission deadline. Table 4 follows its closed form (notebook 02).
     """
     if form not in ("tempered", "mean", "pairwise"):
         raise ValueError(f"form is {form!r}; it must be one of tempered, mean, pairwise.")
@@ -105,8 +105,8 @@ def diverse_loss(mu: Codes, logvar: Codes, alpha: float, form: str = "tempered")
 def mean_pairwise_softplus(mu: Codes, logvar: Codes, elements: int = 2**22) -> Scalar:
     """mean_pairs sum_k softplus(-KL_k), the estimate of Eq. (8).
 
-    About ``elements`` numbers of the pairs are formed at a time, and again for the gradient.
-    Memory therefore does not grow with batch^2 * latent.
+    About ``elements`` terms are formed at a time, and formed again for the gradient. Memory
+    therefore does not grow with batch^2 * latent.
     """
     batch, latent = mu.shape
     rows = max(1, elements // mu.numel())
@@ -129,8 +129,8 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
     """The MPD at which L_diverse and L_smooth alone balance, in nats, if STD = ratio * MPD.
 
     ``tempered``: latent alpha log(1/(beta ratio) - 1). ``mean``: latent log(alpha/(beta ratio)
-    - 1). It assumes equal dimensions and neglects the ELBO's own pull; 0 where the balance lies
-    at no positive MPD. ``pairwise`` has no such closed form.
+    - 1). It assumes equal dimensions and neglects the ELBO's own pull; It is 0 if they
+    balance at no positive MPD. ``pairwise`` has no such closed form.
     """
     if form not in ("tempered", "mean"):
         raise ValueError(f"form is {form!r}; a closed form exists for tempered and mean only.")

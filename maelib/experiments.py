@@ -5,6 +5,7 @@ its notebook from here, and only from here.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 from maelib.config import Config, resolve
 from maelib.objectives.mae import DIVERSE_FORMS
@@ -17,6 +18,7 @@ IMAGES = {
     "omniglot": ("omniglot", "omniglot_lake"),
     "cifar10": ("cifar10", "photos"),
 }
+PARAMETERS = ("alpha", "beta", "diverse", "free_bits", "decoder", "epochs")  # of these notebooks
 NOTEBOOKS = {"mnist": "04_mnist_mae", "omniglot": "05_omniglot_mae", "cifar10": "07_cifar10_mae"}
 
 
@@ -40,12 +42,17 @@ class Experiment:
 
     @property
     def parameters(self) -> dict:
-        """The parameters of the notebook that are the experiment's own."""
-        return {"objective": self.objective, **self.options}
+        """The parameters of the notebook that are the experiment's own.
+
+        An option that the notebooks have no parameter for is one of ``more``.
+        """
+        more = {name: value for name, value in self.options.items() if name not in PARAMETERS}
+        own = {name: value for name, value in self.options.items() if name in PARAMETERS}
+        return {"objective": self.objective, **own} | ({"more": more} if more else {})
 
     @property
     def label(self) -> str:
-        """What the model is, for people: ``mae-a1-b0.5``."""
+        """The model's name for people: ``mae-a1-b0.5``."""
         return self.config("paper", self.images).label()
 
     def config(self, preset: str, dataset: str, seed: int = 0) -> Config:
@@ -54,10 +61,8 @@ class Experiment:
 
     def made(self, config: Config) -> bool:
         """Whether a configuration is this experiment's, at whatever preset and seed."""
-        name = config.data.name
-        return name in IMAGES[self.images] and config == self.config(
-            config.preset, name, config.seed
-        )
+        preset, name, seed = config.preset, config.data.name, config.seed
+        return name in IMAGES[self.images] and config == self.config(preset, name, seed)
 
 
 def _mae(images: str, alpha: float, beta: float, row: bool = True, **more: object) -> Experiment:
@@ -114,6 +119,7 @@ def choose(preset: str) -> tuple[Experiment, ...]:
     return REPRESENTATIVE if preset in ("smoke", "quick") else EVERYTHING
 
 
+@cache
 def experiment_of(config: Config) -> Experiment | None:
     """The experiment that a configuration is of; None if it is not of the list."""
     return next((e for e in EVERYTHING if e.made(config)), None)

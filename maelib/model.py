@@ -35,7 +35,7 @@ class VAE(Module):
         return Outputs(-self.log_likelihood(x, z), kl, mu, logvar)
 
     def encode(self, x: Images) -> tuple[Codes, Codes]:
-        """mu and logvar of q(z|x), in the precision of ``x`` whatever the encoder multiplies in."""
+        """mu and logvar of q(z|x), in the precision of ``x`` even under autocast."""
         mu, logvar = self.posterior(self.encoder(x))
         return mu.to(x.dtype), logvar.to(x.dtype)
 
@@ -55,7 +55,7 @@ def log_normal(eps: AnyCodes, logvar: AnyCodes) -> Float[Tensor, "*#batch"]:
 
 
 def build(network: Network) -> VAE:
-    """The model of a network's settings, with its layers' plain initial values."""
+    """The model of a network's settings, with weights drawn from torch's generator."""
     encoder, posterior = _inference(network)
     return VAE(encoder, posterior, _prior(network), _decoder(network))
 

@@ -68,7 +68,7 @@ def parameters(book):
 @pytest.mark.parametrize("stem", TRAINED_BY.values())
 def test_committed_configuration_is_the_one_that_would_run_today(stem):
     chosen, cells = parameters(nbformat.read(NOTEBOOKS[0].with_name(f"{stem}.ipynb"), 4))
-    own = set(chosen) - {"device", "out_dir", "shipped"}
+    own = set(chosen) - {"device", "out_dir", "shipped", "more"}
     today = config.resolve(**{name: chosen[name] for name in own})
     assert cells[1].outputs[0].text.rstrip() == today.describe().rstrip()
 
@@ -87,10 +87,10 @@ def test_tutorial_runs(path, tmp_path):
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
 @pytest.mark.parametrize("objective", config.OBJECTIVES)
 def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
-    book = execute(
-        path, tmp_path, preset="smoke", dataset="digits", objective=objective, out_dir="runs"
-    )
+    common = dict(preset="smoke", dataset="digits", out_dir="runs", more={"latent": 16})
+    book = execute(path, tmp_path, objective=objective, **common)
     assert (tmp_path / "runs" / "smoke").is_dir()
+    assert "latent = 16" in str(outputs(book))
     assert "preset smoke" in str(outputs(book))
     assert all(output.get("name") != "stderr" for output in outputs(book))
 

@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
@@ -45,6 +47,16 @@ def test_figures_are_written_and_come_out_equal_again(finished, tmp_path):
         path.unlink()
     build.write_all("smoke", "digits", tmp_path, out)
     assert files(folder) == first
+
+
+@pytest.mark.parametrize("preset", ["quick", "laptop"])
+def test_committed_tables_are_what_the_committed_results_say(preset, tmp_path):
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "results", tmp_path / "results")
+    written = build.write_all(preset, "mnist", tmp_path, tmp_path / "runs", drawn={})
+    committed = root / written.relative_to(tmp_path)
+    for path in written.glob("*.[cmt]*"):
+        assert path.read_text() == (committed / path.name).read_text(), "run make reproduce"
 
 
 def test_a_deleted_result_is_not_run_and_nothing_else_changes(finished):

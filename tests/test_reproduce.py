@@ -1,6 +1,7 @@
 """What ``make reproduce`` has to do, and what it says while it is done."""
 
 import json
+import shlex
 import subprocess
 import sys
 
@@ -30,6 +31,15 @@ def test_a_job_is_written_as_papermill_options():
     assert job.options == (
         "-p preset smoke -p dataset digits -p objective mae -p alpha 1.0 -p beta 0.5"
     )
+
+
+def test_an_option_that_no_notebook_has_goes_through_more_and_data_sets_keep_their_own():
+    options = {"alpha": 2.0, "kl_weight": 0.3}
+    job = plan.run_job(experiments.Experiment("mnist", "beta-vae", options), "smoke", "digits")
+    more = json.dumps({"more": {"kl_weight": 0.3}})
+    assert shlex.split(job.options)[-4:] == ["-p", "alpha", "2.0", "-y", more][-4:]
+    other = experiments.Experiment("fashion", "mae")
+    assert plan.dataset_of(other, "mnist") == plan.dataset_of(other, "digits") == "fashion"
 
 
 def test_notebook_06_waits_for_runs_but_trains_its_own_where_only_results_are(no_data, tmp_path):
@@ -68,6 +78,17 @@ def test_the_lock_lasts_as_long_as_a_process_that_was_given_it(tmp_path):
         process.kill()
     with reproduce.exclusive_lock(tmp_path):
         pass
+
+
+def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkeypatch):
+    fails = tmp_path / "python"
+    fails.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
+    fails.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(fails))
+    assert reproduce._reproduce("smoke", "digits", [], tmp_path) == 1
+    made, reported = (tmp_path / "build" / "reproduce.log").read_text().splitlines()
+    assert made.startswith("-m snakemake --cores all")
+    assert reported.startswith("-m snakemake report")
 
 
 BEGUN = """\

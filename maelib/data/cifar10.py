@@ -62,7 +62,7 @@ def _check(root: Path) -> None:
         if not path.exists() or sha256(path) != digest:
             raise OSError(
                 f"{path} is missing or altered (its SHA-256 is not CIFAR-10's); restore it, or "
-                f"delete {path.parent} so that it is downloaded anew."
+                f"delete {path.parent} so that it is downloaded again."
             )
 
 

@@ -19,7 +19,7 @@ def load(name: str = AUTO, roots: list[Path] | None = None, download: bool = Tru
     """The data set called ``name``, looked for in ``roots`` (default: ``paths.data_roots``).
 
     ``auto`` is MNIST if it is found or can be downloaded, else digits; ``source`` says which.
-    ValueError for an unknown name, FileNotFoundError if it is neither found nor to be downloaded,
+    ValueError for an unknown name, FileNotFoundError if it is not found and cannot be downloaded,
     OSError naming the file if one is truncated or altered.
     """
     if name not in (AUTO, *DATASETS):
@@ -53,5 +53,5 @@ def as_input(images: StoredImages, generator: Noise = None) -> Images:
 
 
 def unit_range(x: Images) -> Images:
-    """Images as models see or draw them, brought to 0 ... 1 for the eye."""
+    """Images as models see or draw them, scaled to 0 ... 1 for display."""
     return x if x.shape[1] == 1 else (x + 1) / 2

@@ -1,4 +1,4 @@
-"""scikit-learn's bundled 8x8 digits brought to 28x28: 1,297 / 200 / 300 images, a seeded split.
+"""scikit-learn's bundled 8x8 digits, enlarged to 28x28: 1,297 / 200 / 300 images, a seeded split.
 
 They need no download, and stand in for MNIST where there is neither a copy of it nor a network.
 Their numbers are never comparable with MNIST's.

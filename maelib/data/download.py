@@ -1,4 +1,4 @@
-"""Fetching a file from one of several mirrors: checked, and never half there."""
+"""Download of a file from one of several mirrors, checked and never left incomplete."""
 
 import logging
 import os
@@ -18,8 +18,8 @@ class DownloadError(OSError):
 def fetch(urls: list[str], target: Path, digest: str | None, timeout: float = 5.0) -> None:
     """Download ``target`` from the first of ``urls`` that gives the bytes with this digest.
 
-    ``digest`` is a SHA-256 or ``md5:...``. None (none is published) accepts what comes; the reader
-    must check it. ``timeout`` is the longest silence, in seconds. DownloadError if every mirror
+    ``digest`` is a SHA-256 or ``md5:...``. None accepts any bytes; the reader must
+    check them. ``timeout`` is the longest silence, in seconds. DownloadError if every mirror
     fails or MAELIB_OFFLINE is set.
     """
     problem = "MAELIB_OFFLINE is set"

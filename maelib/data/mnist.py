@@ -49,7 +49,7 @@ def _download(roots: list[Path], download: bool) -> Path:
 def _read(path: Path, digest: str) -> Tensor:
     """Images [n, 1, 28, 28] or labels of an IDX file, or of its .gz if only that is there."""
     found = path if path.exists() else path.with_name(f"{path.name}.gz")
-    where, anew = f"{RAW}/{found.name}", "delete the folder MNIST so that it is downloaded anew."
+    where, anew = f"{RAW}/{found.name}", "delete the folder MNIST so that it is downloaded again."
     if not found.exists():
         raise OSError(f"{where} is missing beside its siblings; restore it, or {anew}")
     try:

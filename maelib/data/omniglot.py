@@ -77,8 +77,8 @@ def read_burda(
 ) -> tuple[StoredImages, Labels, UInt8[Tensor, "test 1 28 28"], Int64[Tensor, " test"]]:
     """Training images and alphabets, test images and alphabets, of a ``chardata.mat``.
 
-    A column is an image in Fortran order with values from 0 to 1. OSError if keys, shapes or
-    range are not those.
+    Each column is an image in Fortran order with values from 0 to 1. OSError if keys, shapes or
+    range differ.
     """
     from scipy.io import loadmat
 

@@ -50,7 +50,7 @@ class Dataset:
 
 
 def split_off(images: StoredImages, labels: Labels, count: int, key: str) -> tuple[Split, Split]:
-    """All images but ``count``, and those ``count``: a draw seeded by ``key``, in their order."""
+    """The images without, and with only, a draw of ``count`` seeded by ``key``, in their order."""
     order = torch.randperm(len(images), generator=rng.generator(0, key))
     rest, drawn = order[count:].sort().values, order[:count].sort().values
     return Split(images[rest], labels[rest]), Split(images[drawn], labels[drawn])

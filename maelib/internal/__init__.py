@@ -1,1 +1,1 @@
-"""What every room uses: options, files, folders and random numbers. Only ``rng`` imports torch."""
+"""Helpers of the other packages: options, files, paths, shapes and random numbers."""

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written under a temporary name, then renamed."""
+"""Files that are whole or absent: they are written under a temporary name, then renamed."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, renamed to it at the end, or deleted after an error."""
+    """Give a temporary path, which is renamed to ``path`` at the end or deleted after an error."""
     part = path.with_name(f".part-{os.getpid()}-{path.name}")
     try:
         yield part
@@ -26,7 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8; its folder is made if there is none."""
+    """Write a text file in UTF-8, and make its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part:
         part.write_text(text, encoding="utf-8")
@@ -42,6 +42,6 @@ def write_json(path: Path, content: object) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete the temporary files that killed processes left; none may be writing in ``folder``."""
+    """Delete temporary files of killed processes. No process may be writing in ``folder``."""
     for part in folder.glob(".part-*"):
         part.unlink()

@@ -1,4 +1,4 @@
-"""Options: dataclass fields that carry their help and limits, for code and command line alike.
+"""Options: dataclass fields with help and limits, for the code and for the command line.
 
 A settings class declares each option once. Its values are checked when an instance is made, and
 the command line derives flag, type and help from the declaration.
@@ -10,9 +10,10 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from numbers import Integral, Real
 
-NOUNS = {int: "a whole number", float: "a finite number", str: "a text"}
+NOUNS = {int: "a whole number", float: "a finite number", str: "a string"}
 
 
 def option(
@@ -24,7 +25,7 @@ def option(
     below: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> typing.Any:
-    """A field with its help and the limits of its value, each if it is given."""
+    """A dataclass field with its help and any limits of its value."""
     limits = {"least": least, "above": above, "below": below, "choices": choices}
     return field(default=default, metadata={"help": help, **limits})
 
@@ -33,7 +34,7 @@ def option(
 class Settings:
     """Base of the settings classes: every option is converted to its type and checked.
 
-    ValueError, one sentence that names the option and what it accepts, for a bad value.
+    A bad value is a ValueError that names the option and what it accepts.
     """
 
     def __post_init__(self):
@@ -41,14 +42,15 @@ class Settings:
             object.__setattr__(self, name, checked(name, getattr(self, name), kind, limits))
 
 
+@cache
 def options(kind: type) -> dict[str, tuple[typing.Any, Mapping]]:
-    """The options of a settings class by name: type, and help and limits."""
+    """The type, and the help and limits, of every option of a settings class by its name."""
     hints = typing.get_type_hints(kind)
     return {f.name: (hints[f.name], f.metadata) for f in fields(kind) if "help" in f.metadata}
 
 
 def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> object:
-    """``value`` as ``kind``: integral floats become integers, other misfits a ValueError."""
+    """``value`` as ``kind``: integral floats become integers; any other misfit is a ValueError."""
     if isinstance(kind, types.UnionType):
         return None if value is None else checked(name, value, typing.get_args(kind)[0], limits)
     if typing.get_origin(kind) is tuple:
@@ -75,7 +77,7 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
 
 
 def add_arguments(parser: argparse._ActionsContainer, *kinds: type) -> None:
-    """One flag for each option of the settings classes; a value that is not given is None.
+    """Add a flag for each option of the settings classes; its value is None if it is not given.
 
     An option that several classes have becomes one flag, with the help of each.
     """
@@ -103,5 +105,5 @@ def _fits(value: typing.Any, kind: type) -> bool:
         return isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
     try:
         return isinstance(value, Real) and math.isfinite(value)
-    except OverflowError:  # a whole number that no float holds
+    except OverflowError:  # an integer too large for a float
         return False

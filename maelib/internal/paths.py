@@ -1,11 +1,11 @@
-"""Where the project, its data and its runs lie, wherever a notebook or command is started."""
+"""The folders of the project, its data and its runs, found from any working directory."""
 
 import os
 from pathlib import Path
 
 
 def project_root() -> Path:
-    """The nearest folder, from the current one upwards, that holds this project; else this one."""
+    """The nearest folder at or above the current one that holds the project; else the current."""
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "pyproject.toml").is_file() and (folder / "maelib").is_dir():
@@ -14,7 +14,7 @@ def project_root() -> Path:
 
 
 def data_roots() -> list[Path]:
-    """Where data sets are looked for: $MAELIB_DATA, then data/ and ../shared/data."""
+    """The folders that are searched for data sets: $MAELIB_DATA, then data/ and ../shared/data."""
     named = [Path(os.environ["MAELIB_DATA"])] if os.environ.get("MAELIB_DATA") else []
     bases = (project_root(), Path.cwd())
     near = [base / tail for base in bases for tail in ("data", "../shared/data")]

@@ -1,4 +1,4 @@
-"""Random numbers as a pure function of a seed and a key: nothing to carry, nothing to restore."""
+"""Random numbers as a pure function of a seed and a key, so that there is no state to save."""
 
 import hashlib
 

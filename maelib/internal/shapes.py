@@ -1,7 +1,7 @@
-"""Names for the arrays that go from hand to hand, with their shapes as jaxtyping checks them.
+"""Names for the arrays that functions exchange, with the shapes that jaxtyping checks.
 
-Within one call, an axis has one size wherever its name stands. They ask for the shape and not for
-torch's class, since importing torch takes a second.
+Within one call, axes of the same name have the same size. The array's class is not checked, since
+that would import torch, which takes a second.
 """
 
 from typing import Any

@@ -33,8 +33,8 @@ def mutual_information(
     """I_q(x;z) of Eq. (9), and I_q(x;z_k) of every dimension.
 
     The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j). It cannot exceed
-    log N; close to log N, the true value is at least about that large. An array has about
-    ``elements`` numbers at a time.
+    log N; close to log N, the true value is at least about that large. Arrays have at
+    most about ``elements`` elements.
     """
     z = reparameterise(mu, logvar, eps)
     own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))

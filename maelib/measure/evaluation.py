@@ -49,7 +49,7 @@ def measure(
     precision: str = "auto",
     observe: Callable[[int, int], None] | None = None,
 ) -> Measured:
-    """Every measure, on the images ``used``; ``observe`` is told how many the NLL has done, of all.
+    """Every measure, on the images ``used``; ``observe`` gets the NLL's images done, and all.
 
     Only colour images have bits/dim (``bpd``), and only binary ones the measures of Table 2.
     """
@@ -152,7 +152,7 @@ def iw_nll(
 
 
 def iw_nll_reference(model: VAE, x: Images, k: int) -> PerImage:
-    """``iw_nll``, the slow and obvious way: one image and one sample at a time."""
+    """A slow reference of ``iw_nll``: one image and one sample at a time."""
     rows = []
     for i, image in enumerate(x):
         eps = torch.cat([noise_block(i, b, model.prior.latent) for b in range(-(-k // BLOCK))])

@@ -1,6 +1,7 @@
 """Table 2: what clustering and simple classifiers find in the posterior means.
 
-Every model's means come from the same seeded binarisation of the images. scikit-learn fits.
+Every model's means come from the same seeded binarisation of the images. The fits are
+scikit-learn's.
 """
 
 import statistics
@@ -19,13 +20,12 @@ from torch import Tensor
 
 from maelib.data.dataset import Dataset, binarise
 from maelib.internal import rng
-from maelib.internal.shapes import Codes
+from maelib.internal.shapes import Codes, Labels
 from maelib.model import VAE
 
 CLUSTERS = (10, 20, 30)
 LABELS = (100, 1000)
 NEIGHBOURS = 10
-Labels = Int64[np.ndarray, " batch"]
 TestCodes = Float[np.ndarray, "test latent"]
 TestLabels = Int64[np.ndarray, " test"]
 
@@ -101,7 +101,7 @@ def contingency(clusters: np.ndarray, labels: Labels, k: int) -> np.ndarray:
 
 
 def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[TestCodes, TestLabels]:
-    """``count`` training samples, as evenly from the classes as it divides, without replacement."""
+    """``count`` training samples, as evenly from the classes as possible, without replacement."""
     order = np.random.default_rng(seed).permutation(len(labels))
     # Within each class the shuffled samples take ranks 0, 1, ...; the lowest ranks are chosen.
     rank = np.empty(len(labels), dtype=int)

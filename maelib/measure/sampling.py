@@ -25,7 +25,7 @@ Uniform = Float[Tensor, "batch numbers h w"]
 
 @torch.no_grad()
 def decode(decoder: nn.Module, z: Codes, uniform: Uniform, argmax: bool = False) -> Images:
-    """Images from p(x|z), as the numbers ``uniform`` decide."""
+    """Images from p(x|z), determined by the numbers ``uniform``."""
     with fixed_weights(decoder):
         if isinstance(decoder, SmallPixelCNN):
             return decode_window(decoder, z, uniform, argmax)
@@ -105,7 +105,7 @@ def decode_pixels(decoder: PixelCNN, z: Codes, uniform: BinaryImages) -> BinaryI
 
 
 class _PixelCache:
-    """Evaluates layers at the pixel ``at``, remembering their inputs at earlier ones."""
+    """Evaluates layers at the pixel ``at`` and keeps their inputs at earlier pixels."""
 
     def __init__(self, size: tuple[int, int]):
         self.size, self.at = size, (0, 0)

@@ -9,7 +9,7 @@ POSTERIORS = ("gaussian",)
 PRIORS = ("flow", "map-flow", "normal")
 BINARY_DECODERS = ("pixelcnn", "resnet")
 COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
-COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # the components whose code is 8x8 maps
+COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of 8x8 maps
 MAP_SIZE = 8  # of a colour image's latent maps
 POSITIONS = MAP_SIZE**2
 
@@ -18,7 +18,7 @@ POSITIONS = MAP_SIZE**2
 class Network(Settings):
     """The components of a model by name, and their sizes; by default those of the paper's MNIST.
 
-    An encoder and a decoder of ``COLOUR`` go together.
+    An encoder of ``COLOUR`` needs a decoder of ``COLOUR``, and the reverse.
     """
 
     encoder: str = option("resnet", "network of q(z|x)", choices=ENCODERS)
@@ -44,8 +44,8 @@ class Network(Settings):
         super().__post_init__()
         if (self.encoder in COLOUR) != self.is_colour:
             raise ValueError(
-                f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is of "
-                "binary images and the other of colour images."
+                f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is for "
+                "binary images and the other for colour images."
             )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
         if with_maps and self.latent % POSITIONS:
@@ -55,10 +55,10 @@ class Network(Settings):
 
     @property
     def is_colour(self) -> bool:
-        """Whether the decoder is one of colour images."""
+        """Whether the decoder is for colour images."""
         return self.decoder in COLOUR_DECODERS
 
     @property
     def maps(self) -> int:
-        """The number of 8x8 maps that the code of a colour image consists of."""
+        """The number of 8x8 maps in the code of a colour image."""
         return self.latent // POSITIONS

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from maelib.internal.shapes import Maps, OtherMaps
 from maelib.nets.layers import Conv2d, elu
 
-LOGVAR_RANGE = (-7.0, 7.0)  # of the posterior that these features make
+LOGVAR_RANGE = (-7.0, 7.0)  # bounds of the posterior's logvar
 
 
 class DenseBlock(nn.Module):
-    """``steps`` times: 1x1 to 4 ``growth`` channels, 3x3 to ``growth``, added to the channels."""
+    """``steps`` layers, 1x1 to 4 ``growth`` channels and 3x3 to ``growth``, each appended."""
 
     def __init__(self, inputs: int, growth: int, steps: int):
         super().__init__()
@@ -27,7 +27,7 @@ class DenseBlock(nn.Module):
 
 
 class DenseNetEncoder(nn.Module):
-    """Three dense blocks at 32x32, 16x16 and 8x8; then 1x1 to half the channels.
+    """Dense blocks at 32x32, 16x16 and 8x8; then a 1x1 convolution to half the channels.
 
     A strided convolution halves the image after the first block and after the second.
     """

@@ -25,14 +25,14 @@ class MADE(nn.Module):
     """Masked autoencoder (Germain et al., 2015): output k sees only the inputs before k.
 
     It has one hidden layer of ReLU units and a masked direct connection from input to output.
-    ``reverse`` starts from the last dimension. The outputs start near zero, a flow near identity.
+    ``reverse`` starts from the last dimension. Initially the outputs are near zero.
     """
 
     def __init__(self, latent: int, hidden: int, *, reverse: bool = False, init_scale: float = 0.1):
         super().__init__()
         order = torch.arange(1, latent + 1)
         order = order.flip(0) if reverse else order
-        # A hidden unit of degree d sees inputs 1..d; the degrees 1..latent-1 are dealt out evenly.
+        # A hidden unit of degree d sees inputs 1..d; degrees 1..latent-1 are equally frequent.
         degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
         self.into = Linear(latent, hidden, degrees_mask(order, degrees, False), init_scale)
         self.out = Linear(hidden, latent, degrees_mask(degrees, order, True), init_scale)
@@ -43,7 +43,7 @@ class MADE(nn.Module):
 
 
 class AutoregressiveStep(nn.Module):
-    """One affine step of a vector z whose shift and log-scale come from a MADE each."""
+    """One affine step of a vector z; one MADE gives its shift, another its log-scale."""
 
     def __init__(self, latent: int, hidden: int, *, reverse: bool = False):
         super().__init__()
@@ -70,7 +70,7 @@ class ConvStep(nn.Module):
 
     Three masked 3x3 convolutions give shift and log-scale of all maps at a position from the
     positions before it; the maps of one position do not see each other. ``reverse`` runs from the
-    last position to the first. z comes and goes flat.
+    last position to the first. z is flat before and after the step.
     """
 
     def __init__(self, maps: int, size: int, hidden: int, *, reverse: bool = False):
@@ -81,7 +81,7 @@ class ConvStep(nn.Module):
         self.last = MaskedConv2d(hidden, 2 * maps, 3, mask_type="B", init_scale=0.1)
 
     def shift_and_log_scale(self, maps: Maps) -> tuple[Maps, Maps]:
-        """Of every position, from those before it in the maps' own raster order."""
+        """Shift and log-scale at every position, from the positions before it in raster order."""
         h = elu(self.second(elu(self.first(maps))))
         return self.last(h).to(maps.dtype).chunk(2, 1)  # autocast makes it bfloat16
 
@@ -93,7 +93,7 @@ class ConvStep(nn.Module):
         return self._ordered(eps).flatten(1), -log_scale.flatten(1).sum(1)
 
     def inverse(self, eps: Codes) -> Codes:
-        """z with ``forward(z)[0] == eps``, one position of all maps after the other.
+        """z with ``forward(z)[0] == eps``, one position of all maps at a time.
 
         Three layers of 3x3 look at most three rows up, so only those rows are evaluated.
         """
@@ -117,5 +117,5 @@ def vector_steps(latent: int, hidden: int, pairs: int) -> list[AutoregressiveSte
 
 
 def map_steps(maps: int, size: int, hidden: int, flows: int) -> list[ConvStep]:
-    """``flows`` convolutional steps, every other one of reversed order."""
+    """``flows`` convolutional steps, every other one in reverse order."""
     return [ConvStep(maps, size, hidden, reverse=bool(i % 2)) for i in range(flows)]

@@ -1,8 +1,8 @@
 """Weight-normalised layers, their masked forms, and data-dependent initialisation.
 
 Weight normalisation (Salimans & Kingma, 2016) writes each output unit's weight as a direction
-and a length, w = gain * direction / |direction|. A mask is applied to the direction, before its
-length is taken, so a masked weight neither acts nor counts.
+and a length, w = gain * direction / |direction|. A mask is applied to the direction before its
+length is taken, so a masked weight is zero and does not count in the length.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ Kernel = tuple[int, int]  # rows and columns
 
 
 class WeightNorm(nn.Module):
-    """What all layers here share: ``direction``, ``gain`` and ``bias``, and their initial values.
+    """The base of all layers here: ``direction``, ``gain``, ``bias`` and their initial values.
 
     Directions start as N(0, 0.05^2), gains as their lengths. ``init_scale`` is the standard
     deviation that data-dependent initialisation gives each output channel.
@@ -90,7 +90,7 @@ class ConvTranspose2d(WeightNorm):
 
     def forward(self, x: Maps) -> ResizedMaps:
         if self.direction.shape[-1] == 1 and self.padding == 0:
-            # For the same reason as in ``Conv2d``: every pixel, ``stride`` apart in zeros.
+            # As in ``Conv2d``: the results of all pixels are spaced ``stride`` apart in zeros.
             h = F.conv2d(x, self.weight)
             size = ((n - 1) * self.stride + 1 + self.output_padding for n in x.shape[2:])
             spaced = h.new_zeros(*h.shape[:2], *size)
@@ -104,7 +104,7 @@ class MaskedConv2d(WeightNorm):
     """Causal convolution: a pixel sees those above it and those to its left, in raster order.
 
     With ``mask_type`` "B" (van den Oord et al., 2016) a pixel also sees itself. The last
-    ``unmasked_channels`` input channels are side information, which every pixel sees whole. If
+    ``unmasked_channels`` input channels are side information, which every pixel sees in full. If
     there are none, the kernel's rows below the middle are all masked and are not stored.
     """
 
@@ -134,7 +134,7 @@ class MaskedConv2d(WeightNorm):
 
 
 class ShiftedConv2d(WeightNorm):
-    """Convolution that looks up and to both sides or, with ``corner``, up and to the left.
+    """Convolution of pixels above and on both sides or, with ``corner``, above and on the left.
 
     The kernel's last row is the pixel's own, and so is its middle column or, with ``corner``, its
     last one. A stack of these, its first outputs shifted down or right by one, is causal without
@@ -155,7 +155,7 @@ class ShiftedConv2d(WeightNorm):
 
 
 class ShiftedConvTranspose2d(WeightNorm):
-    """Doubles an image so that each pixel depends only on coarse ones above it (or to its left).
+    """Doubles an image; each pixel depends only on coarse pixels above it (or to its left).
 
     The counterpart of a ``ShiftedConv2d`` of stride 2 with the same ``kernel`` and ``corner``.
     """
@@ -228,7 +228,7 @@ def causal_mask(kernel: int, mask_type: str) -> Float[Tensor, "kernel kernel"]:
 
 @contextmanager
 def fixed_weights(module: nn.Module) -> Iterator[None]:
-    """Within it no layer works out its weight anew, for thousands of passes without training."""
+    """Context in which layers compute their weights only once, for many passes without training."""
     for layer in layers(module):
         layer.fixed = layer.weight.detach()
     try:

@@ -32,8 +32,8 @@ def bernoulli_mean(logits: BinaryImages, x: BinaryImages) -> BinaryImages:
 class LogisticMixture:
     """A mixture of ``m`` components at every pixel, each a logistic for every colour channel.
 
-    ``coupling`` says how far a colour shifts the ``mean`` of a later one: green by red, blue by
-    red, blue by green.
+    ``coupling`` holds the factors by which a colour shifts the ``mean`` of a later one: green by
+    red, blue by red, blue by green.
     """
 
     logits: Float[Tensor, "batch m h w"]
@@ -43,7 +43,7 @@ class LogisticMixture:
 
     @staticmethod
     def outputs(mixtures: int) -> int:
-        """How many numbers a pixel's mixture takes."""
+        """How many parameters a pixel's mixture has."""
         return 10 * mixtures
 
     @classmethod
@@ -99,10 +99,10 @@ def logistic_log_prob(x: AnyShape, mean: AnyShape, log_scale: AnyShape) -> AnySh
 def draw_from_mixture(
     output: OtherMaps, uniform: Float[Tensor, "batch 4 h w"], argmax: bool = False
 ) -> ColourImages:
-    """A colour image of the 256 levels: ``uniform``'s first channel draws the component.
+    """A colour image of the 256 levels, drawn from the mixtures.
 
-    Its others draw the colours. ``argmax`` takes the most probable component instead, which gives
-    another distribution.
+    ``uniform``'s first channel draws the component, its others draw the colours. ``argmax`` takes
+    the most probable component instead, which gives another distribution.
     """
     mixture = LogisticMixture.split(output)
     if argmax:

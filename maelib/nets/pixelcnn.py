@@ -19,7 +19,7 @@ Apply = Callable[[nn.Module, Tensor], Tensor]
 
 
 class MaskedBlock(nn.Module):
-    """1x1 to half the channels, a causal k x k, and 1x1 back; its output is a residual."""
+    """A residual: 1x1 to half the channels, a causal k x k convolution, and 1x1 back."""
 
     def __init__(self, channels: int, kernel: int):
         super().__init__()
@@ -35,7 +35,7 @@ class MaskedBlock(nn.Module):
 class PixelCNN(nn.Module):
     """p(x|z) = prod_i p(x_i | x_<i, z) over the pixels of a binary image in raster order.
 
-    z becomes ``maps`` feature maps beside the image. A mask-A 7x7 convolution is layer 0; layers
+    z enters as ``maps`` feature maps beside the image. A mask-A 7x7 convolution is layer 0; layers
     1 to 6 are residual blocks with ``KERNELS``. Five skip blocks each add layer j's output
     to what enters layer j + 3, the last one to the output.
     """
@@ -61,7 +61,7 @@ class PixelCNN(nn.Module):
         return self.head(self.first(torch.cat([x, self.code_maps(z)], 1)))
 
     def head(self, h: Maps, apply: Apply = nn.Module.__call__) -> BinaryImages:
-        """Logits from layer 0's output; ``apply`` calls a layer, in ``sampling`` on one pixel."""
+        """Logits from layer 0's output; ``apply`` calls a layer (``sampling``: on one pixel)."""
         outputs = [h]
         for j, block in enumerate(self.blocks, 1):
             h = h + block(h, apply)

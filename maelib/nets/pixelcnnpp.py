@@ -106,7 +106,7 @@ class Stem(nn.Module):
 
 
 class _ColourDecoder(nn.Module):
-    """What both have: the code's pyramid, the first layers and the mixture's parameters."""
+    """The base of both decoders: the code's pyramid, first layers and mixture parameters."""
 
     autoregressive = True
     log_prob, expected = staticmethod(mixture_log_prob), staticmethod(mixture_mean)
@@ -125,8 +125,8 @@ class _ColourDecoder(nn.Module):
 class SmallPixelCNN(_ColourDecoder):
     """A PixelCNN++ that sees 7 columns by 3 rows: a pixel's own row to its left, and two above.
 
-    What lies further away only z can tell (Chen et al., 2017). One block with wide convolutions
-    in each stack; then ``blocks`` blocks of 1x1.
+    Only z tells what lies further away (Chen et al., 2017). Each stack has one block with wide
+    convolutions; ``blocks`` blocks of 1x1 follow.
     """
 
     above, side = 2, 3  # rows and columns that a pixel sees beside its own
@@ -134,7 +134,7 @@ class SmallPixelCNN(_ColourDecoder):
     def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
         super().__init__(maps, channels, mixtures, left_rows=1)
         self.down = GatedBlock(channels, vertical(3))
-        # The vertical stack's features, 7 wide, must not be looked at from further right.
+        # The second is 1x1: no pixel further right may see the vertical features, 7 columns wide.
         self.right = GatedBlock(channels, horizontal(3), horizontal(1), skip=channels)
         self.deepen = nn.ModuleList(GatedBlock(channels, horizontal(1)) for _ in range(blocks))
 
@@ -143,7 +143,7 @@ class SmallPixelCNN(_ColourDecoder):
         return self.given_features(x, code[2])
 
     def given_features(self, x: ColourImages, features: Maps) -> OtherMaps:
-        """``given_code`` for the image, or a piece of it, and what of the code lies under it."""
+        """``given_code`` for the image or a piece of it, with the code's features of that piece."""
         down, right = self.stem(x)
         right = self.right(right, features, self.down(down, features))
         for block in self.deepen:
@@ -214,6 +214,6 @@ class _Resize(nn.Module):
 
 
 def _levels(channels: int, blocks: int, skip: bool) -> list[nn.ModuleList]:
-    # On the way up the two larger levels meet one feature more: that of the halving before them.
+    # On the way up the two larger levels take one more feature: that of the halving before them.
     counts = [blocks, blocks + 1, blocks + 1] if skip else [blocks] * 3
     return [nn.ModuleList(_Pair(channels, skip) for _ in range(count)) for count in counts]

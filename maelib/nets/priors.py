@@ -1,4 +1,4 @@
-"""The priors p(z): N(0, I), and N(0, I) carried through an autoregressive flow."""
+"""The priors p(z): N(0, I), and N(0, I) transformed by an autoregressive flow."""
 
 import math
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class StandardNormal(nn.Module):
 
 
 class FlowPrior(StandardNormal):
-    """p(z) as N(0, I) carried through the inverses of ``steps`` (see ``flows``)."""
+    """p(z) as N(0, I) transformed by the inverses of ``steps`` (see ``flows``)."""
 
     def __init__(self, latent: int, steps: Iterable[nn.Module]):
         super().__init__(latent)

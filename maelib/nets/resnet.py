@@ -37,7 +37,7 @@ class ResNetEncoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the image, a transposed ``DownBlock``; 4 -> 7 drops a row."""
+    """Residual block that doubles the image, a transposed ``DownBlock``; not ``even`` is 4 -> 7."""
 
     def __init__(self, inputs: int, outputs: int, even: bool):
         super().__init__()

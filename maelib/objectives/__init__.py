@@ -1,4 +1,4 @@
-"""What is minimised: a name for every objective, with its usual hyper-parameters.
+"""The objectives that can be minimised, by name, with their usual hyper-parameters.
 
 ``vae`` and ``vlae`` minimise the same bound and differ in their decoders (``config.components``).
 """

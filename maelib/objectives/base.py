@@ -1,4 +1,4 @@
-"""What an objective is: settings that are called with a batch's outputs and return its terms."""
+"""The base of the objectives: settings that turn a batch's outputs into the terms of its loss."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, ClassVar, NamedTuple
 from maelib.internal.options import Settings, option
 from maelib.internal.shapes import Codes, PerImage, Scalar
 
-MEASURED = ("mpd", "std")  # the terms that are no part of every loss
+MEASURED = ("mpd", "std")  # the terms that are recorded whether or not the loss has them
 
 
 class Outputs(NamedTuple):
-    """What a model gives for each image of a batch: the terms of Eq. (3) in nats, and q(z|x)."""
+    """The terms of Eq. (3) in nats, and mu and logvar of q(z|x), of each image of a batch."""
 
     re: PerImage
     kl: PerImage
@@ -38,7 +38,7 @@ class Terms:
         return self.re + self.kl
 
     def named(self) -> dict[str, Scalar]:
-        """Every term by its name: those of the loss, the loss, and what is only measured."""
+        """Every term by its name: the parts of the loss, the loss, then ``MEASURED``."""
         loss = {"re": self.re, "kl": self.kl, **self.penalties, "loss": self.loss}
         return loss | {name: getattr(self, name) for name in MEASURED}
 
@@ -47,7 +47,7 @@ class Terms:
 class Objective(Settings):
     """Base of the objectives. A subclass has its hyper-parameters as options and a ``__call__``.
 
-    ``penalties`` names its terms beside RE and KL; ``shown`` the options that a label always has.
+    ``penalties`` names its terms beside RE and KL; ``shown`` names the options in every label.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
@@ -59,15 +59,15 @@ class Objective(Settings):
 
     def __call__(self, outputs: Outputs) -> Terms:
         """The terms of a batch of at least two images."""
-        raise TypeError(f"{type(self).__name__} does not say what it minimises.")
+        raise TypeError(f"{type(self).__name__} does not define its loss.")
 
     def label(self, usual: "Objective") -> str:
         """The name, then the options that differ from ``usual``: ``mae-a1-b0.5``, ``vlae-fb0``."""
-        names = sorted(option_values := vars(self), key=lambda name: name == "free_bits")
+        options = sorted(vars(self).items(), key=lambda item: item[0] == "free_bits")
         parts = [
-            f"{self.abbreviations.get(name, name)}{_short(option_values[name])}"
-            for name in names
-            if name in self.shown or option_values[name] != getattr(usual, name)
+            f"{self.abbreviations.get(name, name)}{_short(value)}"
+            for name, value in options
+            if name in self.shown or value != getattr(usual, name)
         ]
         return "-".join([self.name, *parts])
 
@@ -78,7 +78,7 @@ def named(name: str) -> Any:
 
 
 def with_free_bits(kl: Scalar, free_bits: float) -> Scalar:
-    """max(kl, free_bits): below ``free_bits`` nats a batch's mean KL costs nothing more."""
+    """max(kl, free_bits): below ``free_bits`` nats, a batch's mean KL has no gradient."""
     return kl.clamp(min=free_bits)
 
 

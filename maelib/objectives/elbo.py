@@ -10,8 +10,8 @@ from maelib.objectives.base import Objective, Outputs, Terms, named, with_free_b
 class ELBO(Objective):
     """L = RE + kl_weight max(KL, free_bits).
 
-    With both at their defaults it is L_elbo; free bits make it the VLAE's (Chen et al., 2017), a
-    weight other than 1 the beta-VAE's (Higgins et al., 2017).
+    The defaults give L_elbo. Free bits give the loss of the VLAE (Chen et al., 2017), and a weight
+    other than 1 that of the beta-VAE (Higgins et al., 2017).
     """
 
     abbreviations = Objective.abbreviations | {"kl_weight": "kl"}
@@ -20,7 +20,7 @@ class ELBO(Objective):
     kl_weight: float = option(1.0, "weight of the KL", least=0)
 
     def __call__(self, outputs: Outputs) -> Terms:
-        from maelib.divergences import mpd, std  # which import torch
+        from maelib.divergences import mpd, std  # these import torch
 
         re, kl = outputs.re.mean(), outputs.kl.mean()
         loss = re + self.kl_weight * with_free_bits(kl, self.free_bits)

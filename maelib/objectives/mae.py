@@ -25,7 +25,7 @@ class MAE(Objective):
     diverse: str = option("tempered", "form of L_diverse", choices=DIVERSE_FORMS)
 
     def __call__(self, outputs: Outputs) -> Terms:
-        from maelib.divergences import diverse_loss, mpd, std  # which import torch
+        from maelib.divergences import diverse_loss, mpd, std  # these import torch
 
         re, kl, mu, logvar = outputs
         diverse = diverse_loss(mu, logvar, self.alpha, self.diverse)  # Eqs. (5) and (8)

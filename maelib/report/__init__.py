@@ -1,1 +1,1 @@
-"""What is printed: the paper's numbers, tables, figures and verdicts, made from the records."""
+"""The paper's numbers, and the tables, figures and verdicts that are made from the records."""

@@ -1,11 +1,10 @@
-"""Every table and figure of a preset, written from the results and models there are."""
+"""Every table and figure of a preset, written from the available results and models."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
 from maelib.config import PRESETS
@@ -13,6 +12,7 @@ from maelib.data import COLOUR, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
 from maelib.experiments import PICTURED, Experiment, images_of
+from maelib.model import VAE
 from maelib.report import claims, figures, tables
 from maelib.report.claims import Verdict
 from maelib.runs import record as records_on_disk
@@ -154,7 +154,7 @@ def _weights(record: Record, runs: Path) -> Path:
     return runs / record.config.preset / record.name / "model.safetensors"
 
 
-def _load(record: Record, runs: Path) -> torch.nn.Module:
+def _load(record: Record, runs: Path) -> VAE:
     """The pretrained model before the run's own, so that everyone draws the same pictures."""
     pretrained = model_of(record)
     return load_model(_weights(record, runs).parent) if pretrained is None else pretrained.load()

@@ -18,6 +18,7 @@ from maelib.data.dataset import Dataset, as_input, unit_range
 from maelib.divergences import closed_form_mpd
 from maelib.experiments import ALPHAS, FORMS, Experiment
 from maelib.internal import rng
+from maelib.internal.files import whole
 from maelib.measure.sampling import reconstruct, sample
 from maelib.model import VAE
 from maelib.report import paper
@@ -89,11 +90,19 @@ def save(figure: Figure, stem: Path, *made_from: object) -> None:
     """
     source = digest(Path(__file__).read_text(encoding="utf-8"), *made_from)
     png = stem.with_suffix(".png")
-    if not (png.exists() and Image.open(png).info.get("Source") == source):
+    pdf = stem.with_suffix(".pdf")
+    if not (pdf.exists() and png.exists() and _source_of(png) == source):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(stem.with_suffix(".pdf"), metadata={"CreationDate": None})
-        figure.savefig(png, dpi=150, metadata={"Software": None, "Source": source})
+        with whole(pdf) as part:
+            figure.savefig(part, metadata={"CreationDate": None})
+        with whole(png) as part:
+            figure.savefig(part, dpi=150, metadata={"Software": None, "Source": source})
     plt.close(figure)
+
+
+def _source_of(png: Path) -> str | None:
+    with Image.open(png) as image:
+        return image.info.get("Source")
 
 
 def digest(*content: object) -> str:

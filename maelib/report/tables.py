@@ -1,4 +1,4 @@
-"""The paper's tables with our measurements beside its own; what was not run says so."""
+"""The paper's tables with our measurements beside its own, or "not run"."""
 
 import math
 import re
@@ -38,14 +38,10 @@ def table2(records: list[Record]) -> pd.DataFrame:
 
 def table3(records: list[Record]) -> pd.DataFrame:
     """Table 3: bits/dim on CIFAR-10, a column for each of our decoders."""
-    by_decoder = {
-        decoder: [r for r in records if r.config.network.decoder == decoder]
-        for decoder in COLOUR_DECODERS
-    }
-    columns = {"bpd paper": lambda row: _printed(row, "bpd")} | {
-        f"bpd ours ({decoder})": lambda row, ours=ours: _ours(row, "bpd", ours)
-        for decoder, ours in by_decoder.items()
-    }
+    columns = {"bpd paper": lambda row: _printed(row, "bpd")}
+    for decoder in COLOUR_DECODERS:
+        ours = [r for r in records if r.config.network.decoder == decoder]
+        columns[f"bpd ours ({decoder})"] = lambda row, ours=ours: _ours(row, "bpd", ours)
     return _paper_table("table3", columns, records)
 
 
@@ -86,8 +82,7 @@ def compare(record: Record, table: str = "table4") -> pd.DataFrame:
     printed = paper.row(table, experiment and experiment.row) or {}
     ours = f"ours ({config.data.name}, {config.preset})"
     columns = {f"paper ({images_of(config.data.name)})": printed, ours: record.measurements}
-    frame = pd.DataFrame(columns, index=list(MEASURES), dtype=float)
-    return frame.round(2)
+    return pd.DataFrame(columns, index=list(MEASURES), dtype=float).round(2)
 
 
 def caption(records: list[Record], *notes: str) -> str:
@@ -151,12 +146,8 @@ def _paper_table(name: str, columns: dict, records: list[Record]) -> pd.DataFram
     if len(kinds) > 1:
         raise ValueError(f"a table must not mix presets or data sets, but got {sorted(kinds)}.")
     rows = paper.tables()[name]["rows"]
-    return pd.DataFrame(
-        [
-            {"model": row_name(row)} | {head: cell(row) for head, cell in columns.items()}
-            for row in rows
-        ]
-    )
+    columns = {"model": row_name, **columns}
+    return pd.DataFrame([{head: cell(row) for head, cell in columns.items()} for row in rows])
 
 
 def _ours(printed: dict, measure: str, records: list[Record]) -> str:

@@ -1,1 +1,1 @@
-"""Runs on disk: trained or found again, their records, their weights, and how far they are."""
+"""Runs on disk: training or finding them, their records, weights and progress."""

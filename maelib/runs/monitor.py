@@ -23,12 +23,12 @@ TRACE = "trace.json.gz"
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Within it this process alone trains in ``folder``; OSError if another one does.
+    """Context in which only this process trains in ``folder``; OSError if another one does.
 
     The lock is the operating system's, on the file ``lock``: it ends with the process that has it.
     """
     try:
-        # A moment's patience, since ``maelib runs`` takes the lock to see whether it is taken.
+        # Wait a moment, since ``maelib runs`` takes the lock briefly to test it.
         held = FileLock(folder / "lock").acquire(timeout=1)
     except Timeout as problem:
         raise OSError(
@@ -114,7 +114,7 @@ def status(folder: Path) -> Status:
 
 @contextmanager
 def observer(folder: Path, profile: bool = False) -> Iterator[Observer]:
-    """All that shows a training run: progress.json, the bar, TensorBoard and ``TRACE``."""
+    """An observer that writes progress.json, the bar, TensorBoard's files and ``TRACE``."""
     write = progress_writer(folder)
     with (
         progress_bar("training") as show,
@@ -133,7 +133,7 @@ def observer(folder: Path, profile: bool = False) -> Iterator[Observer]:
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A function of what is done and how much there is; TQDM_DISABLE=1 makes it silent."""
-    quiet = bool(os.environ.get("TQDM_DISABLE")) or None  # None: silent where nobody watches
+    quiet = bool(os.environ.get("TQDM_DISABLE")) or None  # None: silent without a terminal
     with tqdm(desc=label, leave=False, disable=quiet) as bar:
 
         def show(done: int, total: int) -> None:
@@ -148,7 +148,7 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
     """A function that shows a recorded row and pictures in TensorBoard, if that is installed.
 
-    Rows from the first one on that a killed run showed but did not save are dropped.
+    Rows that a killed run showed but did not save are dropped.
     """
     if importlib.util.find_spec("tensorboard") is None:
         yield lambda row, pictures: None
@@ -174,7 +174,7 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
 
 @contextmanager
 def profiler(trace: Path | None, steps: int = 20) -> Iterator[Callable[[int, int], None]]:
-    """A function to call after each step. ``trace``, if given, shows ``steps`` of them (Perfetto).
+    """A function to call after each step. If given, ``trace`` records ``steps`` of them (Perfetto).
 
     The first ten steps, in which kernels are chosen, are left out if there are enough others.
     """

@@ -55,7 +55,7 @@ def load(name: str, device: torch.device | str = "cpu", folder: Path | None = No
 
 
 def find(name: str, folder: Path | None = None) -> Pretrained:
-    """The file of a model's name or of a run's; ValueError, naming those there are, if none is."""
+    """The file of the model or run ``name``; ValueError, naming those there are, if none is."""
     there = pretrained_models(folder)
     for model in there:
         if name in (model.path.stem, model.run):

@@ -42,7 +42,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def locate(config: Config, out_dir: str | Path | None) -> tuple[Config, Dataset, Path]:
-    """The configuration with its data set resolved, the data, and the run's folder, if it is."""
+    """The configuration with its data set resolved, the data, and the run's folder."""
     dataset = datasets.load(config.data.name)
     config = config.on(dataset.name)
     out = Path(out_dir) if out_dir else default_out_dir()
@@ -119,7 +119,7 @@ def measure_again(record: Record, model: VAE, dataset: Dataset) -> Record:
 
 @contextmanager
 def explain_oom(config: Config) -> Iterator[None]:
-    """Within it, running out of memory is a TrainingError that proposes what to lower."""
+    """Turns running out of memory into a TrainingError that proposes what to lower."""
     try:
         yield
     except (RuntimeError, MemoryError) as problem:
@@ -163,7 +163,7 @@ def _is_current(record: Record | None) -> bool:
 
 
 def _train_and_measure(
-    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how
+    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
 ) -> tuple[Record, VAE]:
     log(f"training on {where.type}: {folder.name}")
     profile = how.pop("profile", False)

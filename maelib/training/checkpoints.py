@@ -1,4 +1,4 @@
-"""A training run's state on disk: whole or absent, checked by digest, nothing unpickled.
+"""A training run's state on disk: whole or absent, checked by digest, without pickle.
 
 A checkpoint is a folder of safetensors files with a ``state.json`` that holds the plain numbers
 and each file's SHA-256. It is written under a temporary name and renamed; the last two are kept.
@@ -22,7 +22,7 @@ Tensors = dict[str, Tensor]
 def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep: int = 2) -> Path:
     """Write the checkpoint of ``step`` into ``folder`` and delete all but the ``keep`` newest.
 
-    OSError, the older ones untouched, if it cannot be written. No other process may be saving.
+    OSError if it cannot be written; the older ones stay. No other process may be saving.
     """
     target, part = folder / f"step-{step:08d}", folder / ".part"
     try:
@@ -48,7 +48,7 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict, keep
 def load_latest(folder: Path, device: torch.device) -> tuple[dict[str, Tensors], dict] | None:
     """The newest intact checkpoint in ``folder``; None if there is none at all.
 
-    A damaged one is passed over with a warning. OSError if all are damaged.
+    A damaged one is skipped with a warning. OSError if all are damaged.
     """
     candidates = _newest_first(folder)
     for candidate in candidates:

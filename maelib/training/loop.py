@@ -1,4 +1,4 @@
-"""The training loop: batches, steps, validation, checkpoints, and an end that can be continued.
+"""The training loop: batches, steps, validation, checkpoints and interruption.
 
 All randomness is a function of the seed and the step, so a run that is stopped and continued
 goes through the same numbers as one that is not.
@@ -26,7 +26,7 @@ from maelib.training.state import Progress, draw, restore, save, start
 from maelib.training.step import Step, train_step
 from maelib.training.validate import predictions, record_interval
 
-CHECK_EVERY = 100  # steps between looks at whether anything was NaN: a look waits for the GPU
+CHECK_EVERY = 100  # steps between checks for NaN, since a check waits for the GPU
 GO_ON, SAVE, STOP = 0, 1, 2
 PICTURES = 8  # validation images that an observer may show
 
@@ -40,7 +40,7 @@ Pictures = Callable[[], Images]
 
 @dataclass(frozen=True)
 class Observer:
-    """Functions that training calls and that change nothing in it."""
+    """Functions that training calls and that do not affect it."""
 
     stepped: Callable[[Progress, int], None] = lambda progress, total: None
     validated: Callable[[dict, Pictures], None] = lambda row, pictures: None
@@ -58,7 +58,7 @@ def train(
     compiled: bool = False,
     precision: str = "auto",
 ) -> tuple[VAE, Progress]:
-    """The averaged model of the best validation ELBO, trained on from ``folder``'s checkpoint.
+    """Train, from ``folder``'s checkpoint if any; the averaged model of best validation ELBO.
 
     ``compiled`` trains through torch.compile; ``precision`` is one of ``PRECISIONS``. Under
     torchrun all ranks call this, and rank 0 alone writes. TrainingError on a loss that is not
@@ -69,7 +69,7 @@ def train(
     images = data.train.first(config.data.train_images).images.to(device)
     val = data.val.first(config.data.val_images).images.to(device)
     _check_batch_size(settings.batch_size, len(images))
-    per_epoch = max(1, len(images) // settings.batch_size)
+    per_epoch = len(images) // settings.batch_size
     total = max(per_epoch * settings.epochs, settings.min_steps)
     validate_steps = settings.validate_steps or per_epoch
     store = folder / "checkpoints"
@@ -127,7 +127,7 @@ def draw_batch(config: Job, images: StoredImages, step: int) -> tuple[Images, Co
 
 @contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Within it SIGINT and SIGTERM only raise a flag, so that a step is never cut in two."""
+    """Context in which SIGINT and SIGTERM only set a flag, so that no step is cut short."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return

@@ -3,7 +3,7 @@
 torchrun --nproc-per-node 4 -m maelib train --preset paper
 python -m maelib train --preset paper      # one process: every function here then does nothing
 
-A rank is the number of a process, ``size`` how many there are. All hold the same model and draw
+A rank is the number of a process, ``size`` their number. All hold the same model and draw
 the same global batch. Each runs its slice of it, and the loss is computed on the whole.
 """
 
@@ -41,7 +41,7 @@ def local_rank() -> int:
 
 @contextmanager
 def group() -> Iterator[int]:
-    """Within it the processes that torchrun started work together; gives this one's rank."""
+    """Context in which the processes that torchrun started form a group; yields the rank."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1 or dist.is_initialized():
         yield rank()
         return
@@ -53,7 +53,7 @@ def group() -> Iterator[int]:
     dist.init_process_group(backend, timeout=timedelta(minutes=10))
     try:
         with warnings.catch_warnings():
-            # Said of channels-last weights whose strides are ambiguous; it costs nothing here.
+            # It concerns channels-last weights of ambiguous strides, which cost nothing here.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             yield rank()
     finally:
@@ -88,7 +88,7 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 def all_reduce_max(wish: int, step: int) -> int:
-    """The largest wish of any rank, asked for every ``REDUCE_EVERY`` steps; in between 0."""
+    """The largest wish of any rank at every ``REDUCE_EVERY``-th step; 0 at the steps between."""
     if size() == 1:
         return wish
     if step % REDUCE_EVERY:
@@ -99,7 +99,7 @@ def all_reduce_max(wish: int, step: int) -> int:
 
 
 def broadcast_from_rank0(compute: Callable[[], Any]) -> Any:
-    """What ``compute`` returns on rank 0, on every rank: they cannot differ by round-off."""
+    """Rank 0's result of ``compute`` on every rank, so that ranks do not differ by round-off."""
     told = [compute() if rank() == 0 else None]
     if size() > 1:
         dist.broadcast_object_list(told, device=torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""How precisely the networks multiply; likelihoods, divergences and weights are always float32."""
+"""Precision of the networks' products; likelihoods, divergences and weights stay float32."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +9,7 @@ from maelib.training import PRECISIONS
 
 
 def choose(name: str, device: torch.device) -> str:
-    """``auto`` is tf32 on CUDA and float32 elsewhere; ValueError for what is not a precision."""
+    """``auto`` is tf32 on CUDA and float32 elsewhere; ValueError for an unknown name."""
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
     automatic = "tf32" if device.type == "cuda" else "float32"
@@ -18,7 +18,7 @@ def choose(name: str, device: torch.device) -> str:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Within it CUDA multiplies float32 matrices in TF32, unless ``name`` is float32."""
+    """Context in which CUDA multiplies float32 matrices in TF32, unless ``name`` is float32."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
     torch.backends.cudnn.allow_tf32 = name != "float32"
@@ -37,5 +37,5 @@ def inference_precision(name: str, device: torch.device) -> Iterator[None]:
 
 
 def autocast(name: str, device: torch.device) -> AbstractContextManager:
-    """Within it layers multiply in bfloat16, if ``name`` says so."""
+    """Context in which layers multiply in bfloat16 if ``name`` is bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=name == "bf16")

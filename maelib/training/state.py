@@ -21,7 +21,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 class TrainingError(RuntimeError):
-    """Training cannot go on; the message says what went bad and what is saved."""
+    """Training cannot continue; the message says what failed and what is saved."""
 
 
 def curves(objective: Objective) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class Progress:
 
 @dataclass
 class RunningTotals:
-    """What every step adds to without the host waiting for it."""
+    """Sums on the device, to which a step adds without a wait of the host."""
 
     names: tuple[str, ...]
     sums: Float[Tensor, " curves"]  # of ``names`` since the last row of the history, in nats
@@ -52,7 +52,7 @@ class RunningTotals:
 
     @classmethod
     def on(cls, device: torch.device, names: tuple[str, ...], sums: list[float]) -> "RunningTotals":
-        """Totals that go on from ``sums``, or from 0; float64 where the device has it."""
+        """Totals that continue from ``sums``, or start at 0; float64 where the device has it."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
         first = torch.tensor(sums or [0.0] * len(names), dtype=dtype, device=device)
         totals = cls(names, first, torch.empty(0))
@@ -61,11 +61,11 @@ class RunningTotals:
 
     @property
     def watched(self) -> tuple[str, ...]:
-        """The terms of the loss, the loss and its gradient, in the order of blame."""
+        """The terms of the loss, the loss and its gradient: causes before their effects."""
         return (*self.names[: -len(MEASURED)], "gradient")
 
     def require_finite(self) -> None:
-        """TrainingError, naming the first bad step and what went bad in it, if any did."""
+        """TrainingError if anything was not finite; it names the first step and what it was."""
         first_bad = self.first_bad.tolist()
         step = min(first_bad)
         if step == math.inf:
@@ -118,7 +118,7 @@ def adam(model: VAE, settings: Training) -> torch.optim.Adam:
 
 
 def save(state: State, store: Path) -> None:
-    """Checkpoint the whole state, from rank 0; TrainingError rather than a state that went bad."""
+    """Checkpoint the whole state, on rank 0; TrainingError instead if anything was not finite."""
     state.totals.require_finite()
     if parallel.rank() > 0:
         return
@@ -158,7 +158,7 @@ def moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:
 
 
 def load_moments(optimizer: torch.optim.Optimizer, files: dict[str, dict[str, Tensor]]) -> None:
-    """Give Adam back what ``moments`` took."""
+    """Restore Adam from what ``moments`` returned."""
     parameters = optimizer.param_groups[0]["params"]
     rows = {
         int(i): {key: _like(parameters[int(i)], files[f"adam-{key}"][i]) for key in MOMENTS}
@@ -174,5 +174,5 @@ def _model(config: Job, weights: dict[str, Tensor], device: torch.device) -> VAE
 
 
 def _like(parameter: Tensor, moment: Tensor) -> Tensor:
-    """The moment in its parameter's memory order, which a fused optimiser takes for granted."""
+    """The moment in its parameter's memory order, which a fused optimiser assumes."""
     return torch.empty_like(parameter).copy_(moment) if moment.dim() else moment

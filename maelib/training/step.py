@@ -25,7 +25,7 @@ class Step:
 
 
 def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
-    """One update of the weights and of their average, in which the host waits for nothing.
+    """One update of the weights and of their average, without a wait of the host for the device.
 
     ``x`` and ``eps`` are this rank's images and posterior noise. A loss or gradient that is not
     finite leaves the weights as they are.
@@ -64,7 +64,7 @@ def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: in
 
 @torch.no_grad()
 def accumulate(totals: RunningTotals, terms: Terms, norm: Tensor, step: int) -> Bool[Tensor, ""]:
-    """Add a step's terms to the totals; whether any of them was not finite, as a tensor."""
+    """Add a step's terms to the totals; returns whether any was not finite, as a tensor."""
     values = torch.stack(list(terms.named().values()))
     totals.sums += values
     finite = torch.isfinite(torch.cat([values[: -len(MEASURED)], norm[None]]))

@@ -1,1 +1,1 @@
-"""``make reproduce``: which notebooks run, with which parameters, and how far they are."""
+"""``make reproduce``: which notebooks run, their parameters and their progress."""

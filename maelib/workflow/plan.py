@@ -1,11 +1,14 @@
 """The nodes of the Snakefile: which notebooks run at a preset, and with which parameters."""
 
+import json
+import shlex
 import sys
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
 from maelib.config import PRESETS
+from maelib.data import STAND_INS
 from maelib.data import dataset as datasets
 from maelib.experiments import MAE, VAE, VLAE, Experiment, choose
 from maelib.internal.paths import default_out_dir
@@ -24,14 +27,21 @@ class Job:
 
     @property
     def options(self) -> str:
-        """The parameters as papermill's command line takes them."""
-        return " ".join(f"-p {name} {value}" for name, value in self.parameters.items())
+        """The parameters as papermill's command line takes them, quoted for a shell."""
+        return " ".join(
+            f"-y {shlex.quote(json.dumps({name: value}))}"
+            if isinstance(value, dict)
+            else f"-p {name} {value}"
+            for name, value in self.parameters.items()
+        )
 
 
 def dataset_of(experiment: Experiment, dataset: str) -> str:
     """The data set of a run, where ``dataset`` is mnist or the stand-in of a machine without it."""
-    colours = "photos" if dataset == "digits" else "cifar10"
-    return {"omniglot": "omniglot_lake", "cifar10": colours}.get(experiment.images, dataset)
+    names = {"mnist": dataset, "omniglot": "omniglot_lake", "cifar10": "cifar10"}
+    if dataset == STAND_INS["mnist"]:
+        names["cifar10"] = STAND_INS["cifar10"]
+    return names.get(experiment.images, experiment.images)
 
 
 def runs(preset: str, dataset: str) -> dict[str, Job]:
@@ -50,7 +60,7 @@ def run_job(experiment: Experiment, preset: str, dataset: str) -> Job:
 
 
 def run_name(experiment: Experiment, preset: str, dataset: str) -> str | None:
-    """The run's name; None if its data set is not to be had."""
+    """The run's name; None if its data set is not available."""
     chosen = dataset_of(experiment, dataset)
     config = experiment.config(preset, chosen)
     digest = _digest(chosen)
@@ -88,14 +98,12 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
 
 
 def targets(preset: str, dataset: str) -> list[str]:
-    """The files that are there when everything has run, by which Snakemake knows what is missing.
+    """The files that exist when everything has run. Snakemake makes those that are missing.
 
-    A run's is its result; a tutorial's is an empty file beside its executed copy.
+    A run has its result, and a tutorial an empty file beside its executed copy.
     """
-    reading = f"build/{preset}/{dataset}-06_representations.done"
-    tutorials = [f"build/tutorials/{name}.done" for name in TUTORIALS]
     return [
-        *tutorials,
+        *(f"build/tutorials/{name}.done" for name in TUTORIALS),
         *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)),
-        reading,
+        f"build/{preset}/{dataset}-06_representations.done",
     ]

@@ -1,4 +1,4 @@
-"""``make reproduce``: has Snakemake make what is missing, and says how far it is.
+"""``make reproduce``: lets Snakemake make what is missing, and reports its progress.
 
 python -m maelib.workflow.reproduce --preset quick          # what make reproduce does
 python -m maelib.workflow.reproduce --preset quick -n       # what is missing
@@ -9,6 +9,7 @@ Any other option is Snakemake's own.
 
 import argparse
 import fcntl
+import os
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ NOTEWORTHY = re.compile(r"error|exception|submitted|left out|cannot|missing", re
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run everything; what failed is named at the end. 0 only if nothing did."""
+    """Run everything and name what failed. The result is 0 only if nothing failed."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
     presets = "smoke, quick, laptop or paper (default: %(default)s)"
@@ -92,7 +93,7 @@ class Board:
                 spoken = time.monotonic()
 
     def hear(self, line: str) -> str | None:
-        """Take in a line that Snakemake printed; what a person should read of it, if anything."""
+        """Process a line that Snakemake printed; returns the news in it for a person, if any."""
         if match := re.match(r"total\s+(\d+)$", line):
             self.total = int(match[1])
         elif match := re.match(r"Job (\d+): (.*)", line):
@@ -127,7 +128,7 @@ class Board:
         ]
 
     def share(self) -> float:
-        """How much is done, from 0 to 1; a run counts by its steps, every job the same."""
+        """How much is done, from 0 to 1; running jobs count by steps, and all jobs equally."""
         parts = [self._progress(name) for name in self.running.values()]
         part = sum(step / total for step, total in parts if total)
         return (self.done + part) / self.total if self.total else 0.0
@@ -146,7 +147,8 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
     log = root / "build" / "reproduce.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", *arguments]
-    with log.open("w") as file, log.open(errors="replace") as written:
+    with log.open("a") as file, log.open(errors="replace") as written:
+        written.seek(0, os.SEEK_END)
         said = {"stdout": file, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), **said)
         try:
