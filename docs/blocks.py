@@ -86,7 +86,7 @@ def soak() -> str:
     """benchmarks/soak.json: how many tries of each fault were survived."""
     path = ROOT / "benchmarks" / "soak.json"
     rows = pd.read_json(path).eval("lost = tries - survived") if path.exists() else None
-    return "not run" if rows is None else _markdown(rows)
+    return "This has not been measured yet." if rows is None else _markdown(rows)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
