@@ -201,10 +201,10 @@ def _opened(options: argparse.Namespace):
 
 
 def _runs(options: argparse.Namespace) -> None:
-    from maelib.internal.paths import default_out_dir
+    from maelib.internal.paths import default_out_dir, resolved
     from maelib.runs.monitor import list_runs
 
-    for status in list_runs(options.out_dir or default_out_dir()):
+    for status in list_runs(resolved(options.out_dir or default_out_dir())):
         print(status.line())
 
 

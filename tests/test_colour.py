@@ -300,7 +300,7 @@ def test_no_network_and_no_copy_is_not_found(tmp_path, monkeypatch, online):
         ({"objective": "vae"}, "objective is 'vae'.*colour images.*vlae"),
         (
             {"decoder": "pixelcnn"},
-            "decoder is 'pixelcnn', which cannot draw the colour images of photos",
+            "decoder is 'pixelcnn'.*colour images",
         ),
         ({"latent": 100}, "latent is 100.*multiple of 64"),
     ],

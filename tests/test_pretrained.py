@@ -103,6 +103,25 @@ def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
         pretrained.load("digits-mae-a1-b0.5", folder=path.parent)
 
 
+@pytest.mark.parametrize("header", [None, {}, {"maelib": "null"}, {"maelib": "{}"}])
+def test_a_foreign_file_disables_no_other_model(exported, header):
+    save_file({"weight": torch.zeros(3)}, exported.path.with_name("a.safetensors"), header)
+    exported.path.with_name(".part-1-b.safetensors").write_bytes(b"cut off")
+    with pytest.warns(UserWarning, match=r"skipped: a\.safetensors is not a pretrained model"):
+        assert pretrained.pretrained_models(exported.path.parent) == [exported]
+    loaded = pretrained.load("digits-mae-a1-b0.5", folder=exported.path.parent)
+    assert not loaded.training
+
+
+def test_an_export_never_takes_the_place_of_another_run_s_model(finished, exported):
+    record, model, x = finished
+    other = replace(record, name="digits-mae-a1-b0.5-s0-other")
+    before = exported.path.read_bytes()
+    with pytest.raises(ValueError, match=r"digits-mae-a1-b0.5.safetensors holds the model of run"):
+        pretrained.export(model, other, x, exported.path.parent)
+    assert exported.path.read_bytes() == before
+
+
 def test_a_run_takes_the_pretrained_model_only_if_asked_and_never_over_its_own(
     finished, exported, tmp_path, monkeypatch
 ):

@@ -54,7 +54,7 @@ def test_notebook_06_waits_for_runs_but_trains_its_own_where_only_results_are(no
     job, first = plan.representations("paper", "digits", tmp_path)
     assert first == []
     assert job.parameters["preset"] == "quick"
-    assert job.parameters["out_dir"] == "../build/runs"
+    assert job.parameters["out_dir"] == "build/runs"
 
 
 def test_a_second_make_reproduce_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import torch
 
 from maelib import cli, config
 from maelib.data import dataset
+from maelib.internal import paths
 from maelib.objectives import OBJECTIVES
 from maelib.objectives.mae import MAE
 from maelib.runs.record import collect
@@ -256,3 +257,19 @@ def test_command_line_errors_are_one_line_and_status_2(arguments, message, capsy
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_home_and_relative_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
+    project = tmp_path / "project"
+    (project / "maelib").mkdir(parents=True)
+    (project / "notebooks").mkdir()
+    (project / "pyproject.toml").touch()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for here in (project, project / "notebooks"):
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("MAELIB_RUNS", "mine")
+        monkeypatch.setenv("MAELIB_DATA", "~/data")
+        assert paths.default_out_dir() == paths.resolved("mine") == project / "mine"
+        assert paths.data_roots()[0] == tmp_path / "home" / "data"
+        monkeypatch.setenv("MAELIB_RUNS", str(tmp_path / "elsewhere"))
+        assert paths.default_out_dir() == tmp_path / "elsewhere"

@@ -13,9 +13,14 @@ def project_root() -> Path:
     return here
 
 
+def resolved(path: str | Path) -> Path:
+    """A path as a person wrote it: ``~`` is home, and a relative path starts at the project."""
+    return project_root() / Path(path).expanduser()
+
+
 def data_roots() -> list[Path]:
     """The folders that are searched for data sets: $MAELIB_DATA, then data/ and ../shared/data."""
-    named = [Path(os.environ["MAELIB_DATA"])] if os.environ.get("MAELIB_DATA") else []
+    named = [resolved(os.environ["MAELIB_DATA"])] if os.environ.get("MAELIB_DATA") else []
     bases = (project_root(), Path.cwd())
     near = [base / tail for base in bases for tail in ("data", "../shared/data")]
     return list(dict.fromkeys([*named, *near]))
@@ -23,4 +28,4 @@ def data_roots() -> list[Path]:
 
 def default_out_dir() -> Path:
     """The folder that holds the runs: $MAELIB_RUNS, else runs/ in the project."""
-    return Path(os.environ.get("MAELIB_RUNS") or project_root() / "runs")
+    return resolved(os.environ.get("MAELIB_RUNS") or "runs")

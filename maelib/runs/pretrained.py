@@ -7,6 +7,7 @@ The same run trained again on another machine has other weights: the NLL tells t
 
 import copy
 import json
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def load(name: str, device: torch.device | str = "cpu", folder: Path | None = No
 
 def find(name: str, folder: Path | None = None) -> Pretrained:
     """The file of the model or run ``name``; ValueError, naming those there are, if none is."""
+    if (path := (folder or FOLDER) / f"{name}.safetensors").exists():
+        return read_header(path)
     there = pretrained_models(folder)
     for model in there:
         if name in (model.path.stem, model.run):
@@ -71,8 +74,17 @@ def model_of(record: Record) -> Pretrained | None:
 
 
 def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
-    """The header of every file in ``folder``, by default the project's checkpoints/."""
-    return [read_header(path) for path in sorted((folder or FOLDER).glob("*.safetensors"))]
+    """The header of every file in ``folder``, by default the project's checkpoints/.
+
+    A file that is no pretrained model is skipped with a warning that names it.
+    """
+    found = []
+    for path in sorted((folder or FOLDER).glob("[!.]*.safetensors")):
+        try:
+            found.append(read_header(path))
+        except ValueError as problem:
+            warnings.warn(f"skipped: {problem}", stacklevel=2)
+    return found
 
 
 def read_header(path: Path) -> Pretrained:
@@ -81,14 +93,23 @@ def read_header(path: Path) -> Pretrained:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {})["maelib"])
         return Pretrained(path=path, config=from_json(header.pop("config")), **header)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError) as problem:
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as problem:
         raise ValueError(
             f"{path.name} is not a pretrained model ({problem}); restore it with git checkout."
         ) from problem
 
 
 def export(model: VAE, record: Record, x: Images, folder: Path | None = None) -> Pretrained:
-    """Write the file of a finished run; ``x`` are the test images that judge the rounding."""
+    """Write the file of a finished run; ``x`` are the test images that judge the rounding.
+
+    ValueError if the file holds the model of another run.
+    """
+    path = (folder or FOLDER) / f"{record.config.short_name()}.safetensors"
+    if path.exists() and (other := read_header(path)).run != record.name:
+        raise ValueError(
+            f"{path.name} holds the model of run {other.run} (preset {other.config.preset}); "
+            "delete it first if yours is to take its place."
+        )
     rounded = copy.deepcopy(model)
     with torch.no_grad():
         for weight in rounded.parameters():
@@ -103,7 +124,6 @@ def export(model: VAE, record: Record, x: Images, folder: Path | None = None) ->
         "dtype": dtype,
         "shift": shift,
     }
-    path = (folder or FOLDER) / f"{record.config.short_name()}.safetensors"
     path.parent.mkdir(exist_ok=True)
     weights = model.state_dict().items()
     tensors = {key: value.cpu().to(getattr(torch, dtype)) for key, value in weights}

@@ -12,7 +12,7 @@ from maelib.config import Config
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
 from maelib.internal.files import remove_partials, whole, write_json
-from maelib.internal.paths import default_out_dir, project_root
+from maelib.internal.paths import default_out_dir, project_root, resolved
 from maelib.measure import EVALUATION_VERSION
 from maelib.measure.evaluation import measure
 from maelib.model import VAE
@@ -45,7 +45,7 @@ def locate(config: Config, out_dir: str | Path | None) -> tuple[Config, Dataset,
     """The configuration with its data set resolved, the data, and the run's folder."""
     dataset = datasets.load(config.data.name)
     config = config.on(dataset.name)
-    out = Path(out_dir) if out_dir else default_out_dir()
+    out = resolved(out_dir) if out_dir else default_out_dir()
     return config, dataset, out / config.preset / config.name(dataset.digest)
 
 

@@ -93,7 +93,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     parameters = {"preset": preset, "dataset": dataset}
     if not at_hand:
         smaller = min(preset, "quick", key=list(PRESETS).index)
-        parameters |= {"preset": smaller, "out_dir": "../build/runs"}
+        parameters |= {"preset": smaller, "out_dir": "build/runs"}
     return Job("06_representations", parameters), names if at_hand else []
 
 
