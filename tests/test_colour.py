@@ -298,10 +298,7 @@ def test_no_network_and_no_copy_is_not_found(tmp_path, monkeypatch, online):
     ("changes", "message"),
     [
         ({"objective": "vae"}, "objective is 'vae'.*colour images.*vlae"),
-        (
-            {"decoder": "pixelcnn"},
-            "decoder is 'pixelcnn'.*colour images",
-        ),
+        ({"decoder": "pixelcnn"}, "decoder is 'pixelcnn'.*colour images"),
         ({"latent": 100}, "latent is 100.*multiple of 64"),
     ],
 )
