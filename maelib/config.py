@@ -5,7 +5,9 @@ It imports no torch, so that the command line can derive its options and their h
 
 import hashlib
 import json
+import tomllib
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 
 from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.options import Settings, checked, options
@@ -75,83 +77,10 @@ PARTS = {
 }
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
 
-PRESETS: dict[str, dict[str, dict]] = {
-    "smoke": dict(
-        data=dict(train_images=100, val_images=40, test_images=40),
-        network=dict(
-            channels=4, encoder_channels=(4, 4, 8), encoder_hidden=16, flow_pairs=1, flow_hidden=32
-        ),
-        training=dict(epochs=1, batch_size=20, ema=0.99, schedule="cosine", init_images=40),
-        evaluation=dict(nll_images=10, nll_k=8),
-    ),
-    "quick": dict(
-        data=dict(train_images=12_000, val_images=500, test_images=1_000),
-        network=dict(
-            channels=16, encoder_channels=(16, 32, 32), encoder_hidden=128, flow_pairs=2,
-            flow_hidden=128,
-        ),
-        training=dict(
-            epochs=2, min_steps=240, lr=2e-3, ema=0.99, schedule="cosine", validate_steps=20
-        ),
-        evaluation=dict(nll_images=100, nll_k=64),
-    ),
-    "laptop": dict(
-        data=dict(val_images=1_000),
-        network=dict(
-            channels=16, encoder_channels=(16, 32, 32), encoder_hidden=256, flow_pairs=2,
-            flow_hidden=128,
-        ),
-        training=dict(
-            epochs=3, min_steps=1740, lr=2e-3, ema=0.995, schedule="cosine", validate_steps=145
-        ),
-        evaluation=dict(nll_images=500, nll_k=128),
-    ),
-    "paper": dict(data=dict(), network=dict(), training=dict(), evaluation=dict()),
-}  # fmt: skip
-COLOUR_PRESETS: dict[str, dict[str, dict]] = {
-    "smoke": dict(
-        data=dict(train_images=100, val_images=40, test_images=40),
-        network=dict(
-            latent=128, channels=4, growth=(2, 2, 2), dense_steps=(1, 1, 1), flow_pairs=1,
-            flow_hidden=8, blocks=1, mixtures=2,
-        ),
-        training=dict(epochs=1, batch_size=20, ema=0.99, schedule="cosine", init_images=40),
-        evaluation=dict(nll_images=10, nll_k=4),
-    ),
-    "quick": dict(
-        data=dict(train_images=8_000, val_images=200, test_images=500),
-        network=dict(
-            latent=256, channels=16, growth=(6, 8, 8), dense_steps=(2, 2, 3), flow_pairs=1,
-            flow_hidden=32, blocks=1, mixtures=3,
-        ),
-        training=dict(
-            epochs=3, batch_size=32, lr=2e-3, lr_decay=0.999995, ema=0.98, schedule="cosine",
-            init_images=128, validate_steps=50,
-        ),
-        evaluation=dict(nll_images=50, nll_k=16),
-    ),
-    "laptop": dict(
-        data=dict(val_images=500, test_images=2_000),
-        network=dict(
-            latent=512, channels=32, growth=(8, 12, 12), dense_steps=(2, 2, 4), flow_pairs=2,
-            flow_hidden=64, blocks=2,
-        ),
-        training=dict(
-            epochs=2, batch_size=64, lr=2e-3, lr_decay=0.999995, ema=0.995, schedule="cosine",
-            init_images=256, validate_steps=150,
-        ),
-        evaluation=dict(nll_images=100, nll_k=32),
-    ),
-    "paper": dict(
-        data=dict(),
-        network=dict(latent=1024, flow_hidden=128),
-        training=dict(
-            batch_size=64, lr_decay=0.999995, adam_betas=(0.95, 0.9995), ema=0.9995, patience=50,
-            init_images=256,
-        ),
-        evaluation=dict(nll_k=512),
-    ),
-}  # fmt: skip
+# Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
+PRESETS, COLOUR_PRESETS = tomllib.loads(
+    Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
+).values()
 
 
 def components(objective: str, dataset: str) -> dict[str, str]:
@@ -194,15 +123,14 @@ def resolve(
     if unknown := set(given).difference(*(options(kind) for kind in kinds)):
         raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
     sizes = (COLOUR_PRESETS if dataset in COLOUR else PRESETS)[preset]
+    chosen = components(objective, dataset) | sizes | given
     config = Config(
         preset=preset,
-        data=Data(**{"name": dataset} | sizes["data"] | options_of(Data, given)),
-        network=Network(
-            **components(objective, dataset) | sizes["network"] | options_of(Network, given)
-        ),
+        data=Data(name=dataset, **options_of(Data, chosen)),
+        network=Network(**options_of(Network, chosen)),
         objective=_objective(objective, dataset, given),
-        training=Training(**sizes["training"] | options_of(Training, given)),
-        evaluation=Evaluation(**sizes["evaluation"] | options_of(Evaluation, given)),
+        training=Training(**options_of(Training, chosen)),
+        evaluation=Evaluation(**options_of(Evaluation, chosen)),
         seed=checked("seed", seed, int, {"least": 0}),
     )
     _check_together(config)

@@ -7,6 +7,7 @@ import sys
 import types
 import typing
 from dataclasses import asdict, fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,7 +26,9 @@ from maelib.nets import (
     Network,
 )
 from maelib.objectives import OBJECTIVES
+from maelib.runs.record import read
 
+RESULTS = Path(__file__).parents[1] / "results"
 NAN, INFINITE = float("nan"), float("inf")
 CLASSES = [*(kind for name, kind in PARTS.items() if name != "objective"), *objective_classes()]
 
@@ -190,6 +193,23 @@ def test_json_of_another_version_is_refused(damage):
         from_json(content)
 
 
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/*.json")), ids=lambda path: path.stem)
+def test_a_committed_result_keeps_its_key(path):
+    record = read(path)
+    assert record.config.key(record.data["digest"]) == record.key
+    assert record.name == path.stem
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RESULTS.glob("laptop/mnist-*.json")), ids=lambda path: path.stem
+)
+def test_a_preset_still_gives_the_configuration_of_a_committed_result(path):
+    settings = read(path).config
+    shown = {**asdict(settings.objective), "objective": settings.objective.name}
+    del shown["name"]
+    assert resolve("laptop", "mnist", **shown) == settings
+
+
 # Choices
 
 
@@ -207,7 +227,7 @@ def test_data_sets_that_may_be_chosen_are_those_that_load_accepts(no_data):
 
 
 def test_every_combination_of_components_for_one_kind_of_image_is_a_model_of_its_own():
-    sizes = {**config.COLOUR_PRESETS["smoke"]["network"], **PRESETS["smoke"]["network"]}
+    sizes = config.options_of(Network, config.COLOUR_PRESETS["smoke"] | PRESETS["smoke"])
     sizes |= {"latent": MAP_SIZE**2}
     kinds = {"resnet": (BINARY_DECODERS, (1, 28, 28)), "densenet": (COLOUR_DECODERS, (3, 32, 32))}
     seen = []
