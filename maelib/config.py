@@ -13,7 +13,7 @@ from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
 from maelib.nets import COLOUR_DECODERS, Network
-from maelib.objectives import OBJECTIVES, Objective
+from maelib.objectives import OBJECTIVES, SETS, Objective
 from maelib.training import TRAINING_VERSION, Training
 
 
@@ -76,6 +76,7 @@ PARTS = {
     "evaluation": Evaluation,
 }
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
+BINARY_ONLY = {"decoder"}  # an objective that sets one of these is for binary images
 
 # Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
 PRESETS, COLOUR_PRESETS = tomllib.loads(
@@ -84,12 +85,12 @@ PRESETS, COLOUR_PRESETS = tomllib.loads(
 
 
 def components(objective: str, dataset: str) -> dict[str, str]:
-    """The networks of an objective on a data set: only the ResNet VAE's decoder is factorised."""
+    """The networks of an objective on a data set, and the other options that it comes with."""
     if dataset in COLOUR:
         names = ("densenet", "gaussian", "map-flow", COLOUR_DECODERS[0])
     else:
-        names = ("resnet", "gaussian", "flow", "resnet" if objective == "vae" else "pixelcnn")
-    return dict(zip(COMPONENTS, names, strict=True))
+        names = ("resnet", "gaussian", "flow", "pixelcnn")
+    return dict(zip(COMPONENTS, names, strict=True)) | SETS.get(objective, {})
 
 
 def usual_objective(name: str, dataset: str) -> Objective:
@@ -116,6 +117,10 @@ def resolve(
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
     _one_of("dataset", dataset, (AUTO, *DATASETS))
+    if dataset in COLOUR and not BINARY_ONLY.isdisjoint(SETS.get(objective, {})):
+        raise ValueError(
+            f"objective is {objective!r}, which has no decoder of colour images; use vlae."
+        )
     given = {name: value for name, value in given.items() if value is not None}
     if "epochs" in given:
         given = {"min_steps": 0, **given}
@@ -164,13 +169,16 @@ def _objective(name: str, dataset: str, given: dict) -> Objective:
 
 def _check_together(config: Config) -> None:
     """Checks that concern several parts."""
-    if config.data.is_colour and config.objective.name == "vae":
-        raise ValueError("objective is 'vae', which has no decoder of colour images; use vlae.")
     if config.data.is_colour != config.network.is_colour:
         kind = "colour" if config.data.is_colour else "binary"
         raise ValueError(
             f"decoder is {config.network.decoder!r}, which cannot draw the {kind} images of "
             f"{config.data.name}."
+        )
+    if config.objective.needs_normal and config.network.prior != "normal":
+        raise ValueError(
+            f"prior is {config.network.prior!r}; the loss of {config.objective.name} is defined "
+            "for N(0, I) and needs normal."
         )
     if config.objective.penalties and config.training.batch_size < 2:
         raise ValueError(

@@ -4,9 +4,12 @@ from test_divergences import posteriors
 
 from maelib.divergences import diverse_loss, mpd, std
 from maelib.objectives import OBJECTIVES
+from maelib.objectives.annealing import Annealing
 from maelib.objectives.base import Outputs, with_free_bits
+from maelib.objectives.capacity import Capacity
 from maelib.objectives.elbo import ELBO
 from maelib.objectives.mae import MAE
+from maelib.objectives.mmd import MMD, mmd
 from maelib.training.state import curves
 
 
@@ -81,6 +84,85 @@ def test_the_elbo_measures_the_posteriors_and_leaves_them_alone():
     t = ELBO()(Outputs(torch.zeros(5), torch.zeros(5), mu, logvar))
     torch.testing.assert_close((t.mpd, t.std), (mpd(mu, logvar).detach(), std(mu, logvar).detach()))
     assert not t.loss.requires_grad
+
+
+# Remedies: the mathematics of each, and its pitfall
+
+
+@pytest.mark.parametrize(
+    ("objective", "weights"),
+    [
+        (Annealing(ramp=0.5), {0.0: 0, 0.25: 0.5, 0.5: 1, 0.9: 1, 1.0: 1}),
+        (Annealing(cycles=4, ramp=0.5), {0.0: 0, 0.0625: 0.5, 0.2: 1, 0.25: 0, 0.5: 0, 1.0: 1}),
+    ],
+)
+def test_annealing_weighs_the_kl_by_the_share_of_training_that_is_done(objective, weights):
+    for progress, weight in weights.items():
+        assert objective(outputs(), progress).loss.item() == pytest.approx(2 + 2 * weight)
+
+
+def test_at_the_end_annealing_is_the_elbo_and_so_has_its_optimum():
+    given = outputs()
+    for cycles in (1, 4):
+        assert Annealing(cycles=cycles)(given).loss == ELBO()(given).loss
+
+
+def uneven(kl):
+    """Outputs whose KLs to N(0, I) are ``kl`` [batch, latent], by their means alone."""
+    kl = torch.tensor(kl, requires_grad=True)
+    mu = (2 * kl).sqrt()
+    return kl, Outputs(torch.zeros(len(kl)), kl.sum(1), mu, torch.zeros_like(mu))
+
+
+@pytest.mark.parametrize(
+    ("per", "cost", "free"),
+    [
+        ("batch", 5.0, [[False, False], [False, False]]),  # mean 5, above 4
+        ("image", 6.0, [[True, True], [False, False]]),  # 4 for 2, and 8
+        ("dimension", 5.5, [[False, True], [False, True]]),  # means 3.5 and 1.5; 2 for 1.5
+    ],
+)
+def test_three_losses_bear_the_name_of_free_bits(per, cost, free):
+    kl, given = uneven([[1.0, 1.0], [6.0, 2.0]])
+    t = ELBO(free_bits=4.0, free_bits_per=per)(given)
+    assert t.loss.item() == pytest.approx(cost)
+    t.loss.backward()
+    assert (kl.grad == 0).tolist() == free
+
+
+def test_capacity_draws_each_image_s_kl_from_both_sides_to_a_value_that_rises():
+    kl, given = uneven([[1.0, 1.0], [6.0, 2.0]])
+    t = Capacity(capacity=5.0, pull=10.0, ramp=0.5)(given)
+    assert t.loss.item() == pytest.approx(10 * (3 + 3) / 2)
+    t.loss.backward()
+    torch.testing.assert_close(kl.grad, torch.tensor([[-5.0, -5.0], [5.0, 5.0]]))
+    assert Capacity(capacity=5.0, ramp=0.5)(given, 0.0).loss.item() == pytest.approx(50)
+
+
+def test_a_capacity_beyond_what_the_code_can_hold_only_buys_kl():
+    assert Capacity(capacity=50.0)(outputs()).loss > 10 * Capacity()(outputs()).loss
+
+
+def test_mmd_is_the_mean_over_samples_and_zero_for_the_prior():
+    mu, logvar = (part.double() for part in posteriors(6, 3))
+    z = (mu + (0.5 * logvar).exp() * torch.randn(4000, *mu.shape)).transpose(0, 1)
+    other = torch.randn(6, 4000, 3, dtype=torch.double)
+
+    def kernel(a, b):
+        return (-(a - b).square().sum(-1) / (2 * 3)).exp().mean()
+
+    pairs = torch.stack([kernel(z[i], z[j]) for i in range(6) for j in range(6) if i != j])
+    expected = pairs.mean() - 2 * kernel(z, other) + kernel(other, other.roll(1, 0))
+    assert mmd(mu, logvar).item() == pytest.approx(expected.item(), abs=0.01)
+    assert mmd(torch.zeros(4, 3), torch.zeros(4, 3)).abs() < 1e-6
+
+
+def test_the_mmd_is_blind_to_what_single_posteriors_say_and_its_weight_is_never_negative():
+    spread = torch.randn(400, 2)
+    informative = mmd(spread, torch.full_like(spread, -8.0))
+    assert informative.abs() < 0.01 > mmd(torch.zeros(400, 2), torch.zeros(400, 2)).abs()
+    with pytest.raises(ValueError, match=r"mmd_weight is -0\.999"):
+        MMD(mmd_weight=-0.999)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from maelib.internal.options import Settings, option
-from maelib.internal.shapes import Codes, PerImage, Scalar
+from maelib.internal.shapes import AnyShape, Codes, PerImage, Scalar
 
 MEASURED = ("mpd", "std")  # the terms that are recorded whether or not the loss has them
 
@@ -48,17 +48,22 @@ class Objective(Settings):
     """Base of the objectives. A subclass has its hyper-parameters as options and a ``__call__``.
 
     ``penalties`` names its terms beside RE and KL; ``shown`` names the options in every label.
+    ``needs_normal`` says whether its loss takes the prior to be N(0, I).
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[tuple[str, ...]] = ()
+    needs_normal: ClassVar[bool] = False
     abbreviations: ClassVar[dict[str, str]] = {"free_bits": "fb"}
 
     name: str
     free_bits: float = option(0.0, "nats per image that the KL may have at no cost", least=0)
 
-    def __call__(self, outputs: Outputs) -> Terms:
-        """The terms of a batch of at least two images."""
+    def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
+        """The terms of a batch of at least two images; ``progress`` is the share of training done.
+
+        Since it is a function of the step alone, a run that is continued goes through the same.
+        """
         raise TypeError(f"{type(self).__name__} does not define its loss.")
 
     def label(self, usual: "Objective") -> str:
@@ -77,8 +82,17 @@ def named(name: str) -> Any:
     return field(default=name, kw_only=True)
 
 
-def with_free_bits(kl: Scalar, free_bits: float) -> Scalar:
-    """max(kl, free_bits): below ``free_bits`` nats, a batch's mean KL has no gradient."""
+def terms(outputs: Outputs, loss: Scalar, penalties: dict[str, Scalar] | None = None) -> Terms:
+    """A loss with what is recorded beside it. MPD and STD are measured here, not minimised."""
+    from maelib.divergences import mpd, std  # these import torch
+
+    mu, logvar = outputs.mu.detach(), outputs.logvar.detach()
+    means = outputs.re.mean(), outputs.kl.mean()
+    return Terms(loss, *means, mpd(mu, logvar), std(mu, logvar), penalties or {})
+
+
+def with_free_bits(kl: AnyShape, free_bits: float) -> AnyShape:
+    """max(kl, free_bits), elementwise: a KL below ``free_bits`` nats has no gradient."""
     return kl.clamp(min=free_bits)
 
 

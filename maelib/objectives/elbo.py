@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from maelib.internal.options import option
-from maelib.objectives.base import Objective, Outputs, Terms, named, with_free_bits
+from maelib.internal.shapes import Scalar
+from maelib.objectives.base import Objective, Outputs, Terms, named, terms, with_free_bits
+
+FREE_BITS_FORMS = ("batch", "dimension", "image")
 
 
 @dataclass(frozen=True)
@@ -14,15 +17,37 @@ class ELBO(Objective):
     other than 1 that of the beta-VAE (Higgins et al., 2017).
     """
 
-    abbreviations = Objective.abbreviations | {"kl_weight": "kl"}
+    abbreviations = Objective.abbreviations | {"kl_weight": "kl", "free_bits_per": ""}
 
     name: str = named("vlae")
     kl_weight: float = option(1.0, "weight of the KL", least=0)
+    free_bits_per: str = option("batch", "what has the free bits", choices=FREE_BITS_FORMS)
 
-    def __call__(self, outputs: Outputs) -> Terms:
-        from maelib.divergences import mpd, std  # these import torch
+    @property
+    def needs_normal(self) -> bool:
+        return self.free_bits_per != "batch"
 
-        re, kl = outputs.re.mean(), outputs.kl.mean()
-        loss = re + self.kl_weight * with_free_bits(kl, self.free_bits)
-        mu, logvar = outputs.mu.detach(), outputs.logvar.detach()  # measured, not minimised
-        return Terms(loss, re, kl, mpd(mu, logvar), std(mu, logvar), {})
+    def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
+        return terms(outputs, outputs.re.mean() + self.weight(progress) * self.charged(outputs))
+
+    def weight(self, progress: float) -> float:
+        """The weight of the KL."""
+        return self.kl_weight
+
+    def charged(self, outputs: Outputs) -> Scalar:
+        """The KL in nats, less what the free bits pay. Three different losses bear that name.
+
+        - ``batch``: max(mean KL, free_bits); the VLAE's.
+        - ``dimension``: sum_k max(mean KL_k, free_bits / latent) (Kingma et al., 2016).
+        - ``image``: mean max(KL, free_bits), the maximum of each image.
+
+        The last two take the KL to N(0, I) in closed form.
+        """
+        from maelib.divergences import standard_kl  # imports torch
+
+        if self.free_bits_per == "batch":
+            return with_free_bits(outputs.kl.mean(), self.free_bits)
+        kl = standard_kl(outputs.mu, outputs.logvar)
+        if self.free_bits_per == "image":
+            return with_free_bits(kl.sum(1), self.free_bits).mean()
+        return with_free_bits(kl.mean(0), self.free_bits / kl.shape[1]).sum()

@@ -24,7 +24,7 @@ class MAE(Objective):
     beta: float = option(0.5, "weight of L_smooth", least=0)
     diverse: str = option("tempered", "form of L_diverse", choices=DIVERSE_FORMS)
 
-    def __call__(self, outputs: Outputs) -> Terms:
+    def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
         from maelib.divergences import diverse_loss, mpd, std  # these import torch
 
         re, kl, mu, logvar = outputs

@@ -33,7 +33,8 @@ def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
     settings, done = step.settings, state.progress.step
     with precision.autocast(step.precision, x.device):
         outputs = step.network(x, eps)  # z ~ q(z|x), RE and KL of each image: model.VAE.forward
-    terms = step.objective(parallel.gather_outputs(outputs))  # of the whole batch: Eq. (7)
+    outputs = parallel.gather_outputs(outputs)
+    terms = step.objective(outputs, done / step.total)  # of the whole batch: Eq. (7)
     state.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
