@@ -181,7 +181,8 @@ def _export(options: argparse.Namespace) -> None:
     from maelib.runs.weights import load_model
 
     device = pick_device(options.device)
-    model, record = load_model(options.run, device), records.read(options.run / "result.json")
+    folder = options.run.resolve()
+    model, record = load_model(folder, device), records.read(folder / "result.json")
     images = dataset.load(record.config.data.name).test.images[: pretrained.IMAGES]
     written = pretrained.export(model, record, test_images(images.to(device)))
     print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
@@ -190,12 +191,14 @@ def _export(options: argparse.Namespace) -> None:
 def _opened(options: argparse.Namespace):
     """Model and configuration of ``options.run``: a run's folder, or a pretrained model's name."""
     from maelib.runs import pretrained
+    from maelib.runs import record as records
     from maelib.runs.run import pick_device
-    from maelib.runs.weights import load_config, load_model
+    from maelib.runs.weights import load_model
 
     device = pick_device(options.device)
     if options.run.is_dir():
-        return load_model(options.run, device), load_config(options.run)
+        folder = options.run.resolve()
+        return load_model(folder, device), records.read(folder / "result.json").config
     found = pretrained.find(str(options.run))
     return found.load(device), found.config
 

@@ -150,9 +150,12 @@ def from_json(content: dict) -> Config:
         objective = parts.pop("objective")
         made = {name: PARTS[name](**values) for name, values in parts.items()}
         made["objective"] = replace(OBJECTIVES[objective["name"]], **objective)
-        return Config(content["preset"], seed=content["seed"], **made)
+        seed = checked("seed", content["seed"], int, {"least": 0})
+        config = Config(content["preset"], seed=seed, **made)
     except (KeyError, TypeError) as problem:
         raise ValueError(f"it holds no configuration of this version ({problem!r})") from problem
+    _check_together(config)
+    return config
 
 
 def objective_classes() -> list[type[Objective]]:

@@ -1,6 +1,5 @@
 """Models that come with the project: exported, found by name, and loaded."""
 
-import json
 import shutil
 from dataclasses import asdict, replace
 
@@ -10,12 +9,13 @@ from safetensors.torch import load_file, save_file
 
 import maelib
 from maelib import cli, config
+from maelib.internal.files import sealed
 from maelib.measure import evaluation
 from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs import run as running
 from maelib.runs.run import find_pretrained, run
-from maelib.training.checkpoints import save_tensors
+from maelib.training.checkpoints import packed
 
 
 def smoke(**changes):
@@ -98,7 +98,7 @@ def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
     else:
         half = dict(list(load_file(path).items())[:3])
         content = {k: v for k, v in asdict(exported).items() if k != "path"}
-        save_tensors(half, path, {"maelib": json.dumps(content)})
+        path.write_bytes(packed(half, {"maelib": sealed(content)}))
     with pytest.raises(ValueError, match=r"digits-mae-a1-b0.5.safetensors .*git checkout"):
         pretrained.load("digits-mae-a1-b0.5", folder=path.parent)
 
@@ -106,8 +106,8 @@ def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
 @pytest.mark.parametrize("header", [None, {}, {"maelib": "null"}, {"maelib": "{}"}])
 def test_a_foreign_file_disables_no_other_model(exported, header):
     save_file({"weight": torch.zeros(3)}, exported.path.with_name("a.safetensors"), header)
-    exported.path.with_name(".part-1-b.safetensors").write_bytes(b"cut off")
-    with pytest.warns(UserWarning, match=r"skipped: a\.safetensors is not a pretrained model"):
+    exported.path.with_name(".b.safetensors.1.part").write_bytes(b"cut off")
+    with pytest.warns(UserWarning, match=r"skipped: .*/a\.safetensors is not a pretrained model"):
         assert pretrained.pretrained_models(exported.path.parent) == [exported]
     loaded = pretrained.load("digits-mae-a1-b0.5", folder=exported.path.parent)
     assert not loaded.training

@@ -1,11 +1,16 @@
-"""Files that are whole or absent: they are written under a temporary name, then renamed."""
+"""The one door of files: they are written whole, read once, checked, and named in errors."""
 
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
+
+STALE = 3600.0  # seconds after which a temporary file is taken for one of a killed process
 
 
 def sha256(path: Path) -> str:
@@ -15,9 +20,64 @@ def sha256(path: Path) -> str:
 
 
 @contextmanager
+def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Whatever fails inside is the file's fault: a ValueError of one sentence, with a remedy.
+
+    Only running out of memory is not: that error passes.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if out_of_memory(problem):
+            raise
+        missing = f"it has no {problem}" if isinstance(problem, KeyError) else str(problem)
+        why = (missing or type(problem).__name__).splitlines()[0].rstrip(".")
+        where = f"{path.parent.name}/{path.name}"
+        raise ValueError(f"{where} is not {what} ({why}); {remedy}.") from problem
+
+
+def out_of_memory(problem: Exception) -> bool:
+    """Whether an error, of Python or of PyTorch on any device, says that memory is used up."""
+    said = ("out of memory", "can't allocate memory")
+    return isinstance(problem, MemoryError) or any(words in str(problem) for words in said)
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """The content and its SHA-256 as JSON; ValueError if a number is not finite."""
+    return json.dumps({**content, "sha256": _digest(content)}, indent=1, allow_nan=False)
+
+
+def unsealed(text: bytes) -> dict[str, Any]:
+    """What ``sealed`` was given, or JSON without a seal; ValueError if it was altered."""
+    import msgspec  # here, since the command line's help reads no file
+
+    content = msgspec.json.decode(text, type=dict[str, Any])
+    seal = content.pop("sha256", None)
+    if seal not in (None, _digest(content)):
+        raise ValueError("its SHA-256 is not the recorded one")
+    return content
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content that ``write_json`` wrote; ValueError if it was altered."""
+    return unsealed(path.read_bytes())
+
+
+def typed(kind: type, content: dict[str, Any]) -> Any:
+    """A dataclass from its fields by name; ValueError if one is unknown or of another type."""
+    import msgspec
+
+    if unknown := content.keys() - {field.name for field in fields(kind)}:
+        raise ValueError(f"it has an unknown field {min(unknown)!r}")
+    return msgspec.convert(content, kind)
+
+
+@contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Give a temporary path, which is renamed to ``path`` at the end or deleted after an error."""
-    part = path.with_name(f".part-{os.getpid()}-{path.name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_partials(path.parent, STALE)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         part.replace(path)
@@ -25,23 +85,34 @@ def whole(path: Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8, and make its folder if there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON and wait until it is on the disk."""
-    with whole(path) as part, part.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=True)
-        file.write("\n")
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, make its folder if there is none, and wait until it is on the disk."""
+    with whole(path) as part, part.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def remove_partials(folder: Path) -> None:
-    """Delete temporary files of killed processes. No process may be writing in ``folder``."""
-    for part in folder.glob(".part-*"):
-        part.unlink()
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8, whatever the locale is."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON that holds its own SHA-256; ValueError if a number is not finite."""
+    try:
+        write_text(path, sealed(content) + "\n")
+    except ValueError as problem:
+        raise ValueError(f"{path.name} would hold a number that is not finite.") from problem
+
+
+def remove_partials(folder: Path, age: float = 0.0) -> None:
+    """Delete temporary files that are older than ``age`` seconds: their processes were killed."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):  # another process may delete it first
+            if time.time() - part.stat().st_mtime >= age:
+                part.unlink()
+
+
+def _digest(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

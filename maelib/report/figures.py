@@ -92,16 +92,16 @@ def save(figure: Figure, stem: Path, *made_from: object) -> None:
     png = stem.with_suffix(".png")
     pdf = stem.with_suffix(".pdf")
     if not (pdf.exists() and png.exists() and _source_of(png) == source):
-        stem.parent.mkdir(parents=True, exist_ok=True)
         with whole(pdf) as part:
-            figure.savefig(part, metadata={"CreationDate": None})
+            figure.savefig(part, format="pdf", metadata={"CreationDate": None})
         with whole(png) as part:
-            figure.savefig(part, dpi=150, metadata={"Software": None, "Source": source})
+            about = {"Software": None, "Source": source}
+            figure.savefig(part, format="png", dpi=150, metadata=about)
     plt.close(figure)
 
 
 def _source_of(png: Path) -> str | None:
-    with Image.open(png) as image:
+    with suppress(OSError), Image.open(png) as image:  # a damaged picture is drawn again
         return image.info.get("Source")
 
 

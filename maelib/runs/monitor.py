@@ -1,19 +1,18 @@
 """What a run shows while it trains: progress.json, a bar, TensorBoard's files, a profile."""
 
 import importlib.util
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from operator import methodcaller
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from maelib.internal.files import write_json
+from maelib.internal.files import read_json, reading, typed, write_json
 from maelib.training.loop import Observer, Pictures
 from maelib.training.state import Progress
 
@@ -23,17 +22,24 @@ TRACE = "trace.json.gz"
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """Context in which only this process trains in ``folder``; OSError if another one does.
+    """Make ``folder`` if need be; only this process trains in it. OSError if another one does.
 
     The lock is the operating system's, on the file ``lock``: it ends with the process that has it.
     """
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         # Wait a moment, since ``maelib runs`` takes the lock briefly to test it.
         held = FileLock(folder / "lock").acquire(timeout=1)
     except Timeout as problem:
         raise OSError(
             f"run {folder.name} is being trained by another process; wait for it, or stop it and "
             "run the same command again."
+        ) from problem
+    except (OSError, NotImplementedError) as problem:
+        raise OSError(
+            f"out_dir is {str(folder.parents[1])!r}, which cannot be written or has no locks "
+            f"({getattr(problem, 'strerror', None) or problem}); name a folder of a file system "
+            "with locks that you may write to."
         ) from problem
     with held:
         yield
@@ -48,25 +54,40 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
-    except OSError:  # another user's run, which this one may not lock
+    except (OSError, NotImplementedError):  # another user's run, which this one may not lock
         return False
 
 
-def progress_writer(folder: Path) -> Callable[..., None]:
-    """A function of step, total, seconds and best ELBO that keeps ``folder``/progress.json."""
+@dataclass(frozen=True)
+class Seen:
+    """progress.json: how far a run was when it last said so."""
+
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+    best_elbo: float | None = None  # nats, on validation images
+
+    def __post_init__(self):
+        if not 0 <= self.step <= self.total < 2**53:
+            raise ValueError(f"step {self.step!r:.20} of {self.total!r:.20}")
+
+
+def progress_writer(folder: Path) -> Callable[[Progress, int], None]:
+    """A function of the progress and the last step that keeps ``folder``/progress.json."""
     begun, written = time.monotonic(), -PROGRESS_SECONDS
     first = None
 
-    def write(step: int, total: int, seconds: float, best_elbo: float) -> None:
+    def write(progress: Progress, total: int) -> None:
         nonlocal written, first
-        first = step - 1 if first is None else first
+        first = progress.step - 1 if first is None else first
         now = time.monotonic()
-        if now - written < PROGRESS_SECONDS and step < total:
+        if now - written < PROGRESS_SECONDS and progress.step < total:
             return
         written = now
-        left = (now - begun) / (step - first) * (total - step)
-        steps, times = {"step": step, "total": total}, {"seconds": seconds, "seconds_left": left}
-        write_json(folder / "progress.json", {**steps, **times, "best_elbo": best_elbo})
+        left = (now - begun) / (progress.step - first) * (total - progress.step)
+        seen = Seen(progress.step, total, progress.seconds, left, progress.best_elbo)
+        write_json(folder / "progress.json", asdict(seen))
 
     return write
 
@@ -78,16 +99,14 @@ class Status:
     preset: str
     name: str
     state: str
-    step: int = 0
-    total: int = 0
-    best_elbo: float = float("inf")  # nats, on validation images
-    seconds_left: float = 0.0
+    seen: Seen = Seen()
 
     def line(self) -> str:
         """One line for people."""
-        progress = f"{self.step} of {self.total} steps" if self.total else ""
-        elbo = f"best L_elbo {self.best_elbo:.2f}" if self.best_elbo < float("inf") else ""
-        left = f"{self.seconds_left / 60:.1f} min left" if self.state == "running" else ""
+        seen = self.seen
+        progress = f"{seen.step} of {seen.total} steps" if seen.total else ""
+        elbo = "" if seen.best_elbo is None else f"best L_elbo {seen.best_elbo:.2f}"
+        left = f"{seen.seconds_left / 60:.1f} min left" if self.state == "running" else ""
         parts = [f"{self.preset:>7}  {self.name}  {self.state}", progress, elbo, left]
         return "  ".join(part for part in parts if part)
 
@@ -99,17 +118,16 @@ def list_runs(out: Path) -> list[Status]:
 
 def status(folder: Path) -> Status:
     """The state of one run."""
-    preset, name, path = folder.parent.name, folder.name, folder / "progress.json"
+    run, path = (folder.parent.name, folder.name), folder / "progress.json"
     done = (folder / "result.json").exists()
     state = "finished" if done else "running" if is_locked(folder) else "interrupted"
     if not path.exists():
-        return Status(preset, name, state)
+        return Status(*run, state)
     try:
-        seen = json.loads(path.read_text())
-        numbers = [float(seen[key]) for key in ("best_elbo", "seconds_left")]
-        return Status(preset, name, state, int(seen["step"]), int(seen["total"]), *numbers)
-    except (ValueError, KeyError, TypeError):
-        return Status(preset, name, "damaged")
+        with reading(path, "a run's progress", "train again"):
+            return Status(*run, state, typed(Seen, read_json(path)))
+    except ValueError:
+        return Status(*run, "damaged")
 
 
 @contextmanager
@@ -125,7 +143,7 @@ def observer(folder: Path, profile: bool = False) -> Iterator[Observer]:
         def stepped(progress: Progress, total: int) -> None:
             show(progress.step, total)
             tick(progress.step, total)
-            write(progress.step, total, progress.seconds, progress.best_elbo)
+            write(progress, total)
 
         yield Observer(stepped, validated)
 

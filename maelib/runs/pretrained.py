@@ -3,28 +3,30 @@
 A file holds the evaluated weights, in float16 where that moves the NLL by less than 0.01 nats.
 Its header names the run, its configuration and its NLL, and says by how much rounding moved that.
 The same run trained again on another machine has other weights: the NLL tells them apart.
+Header and weights are checked against digests that stand in the header.
 """
 
 import copy
-import json
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from maelib.config import Config, from_json
+from maelib.internal.files import reading, sealed, typed, unsealed, write_bytes
 from maelib.internal.shapes import Images
 from maelib.measure.evaluation import iw_nll
 from maelib.model import VAE
 from maelib.runs.record import Record
 from maelib.runs.weights import load_weights
-from maelib.training.checkpoints import save_tensors
+from maelib.training.checkpoints import fingerprint, packed
 
 FOLDER = Path(__file__).parents[2] / "checkpoints"
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
 IMAGES, K = 100, 64  # by which that is measured
+REMEDY = "restore it with git checkout"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Pretrained:
     config: Config
     dtype: str
     shift: float
+    weights: str = ""  # their ``fingerprint``; files of older versions have none
 
     def describe(self) -> str:
         """One line that belongs beside what is shown of this model."""
@@ -47,7 +50,7 @@ class Pretrained:
 
     def load(self, device: torch.device | str = "cpu") -> VAE:
         """The model in float32; ValueError if its weights are not those of its configuration."""
-        return load_weights(self.path, self.config.network, device, "restore it with git checkout")
+        return load_weights(self.path, self.config.network, device, REMEDY, self.weights)
 
 
 def load(name: str, device: torch.device | str = "cpu", folder: Path | None = None) -> VAE:
@@ -79,7 +82,7 @@ def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
     A file that is no pretrained model is skipped with a warning that names it.
     """
     found = []
-    for path in sorted((folder or FOLDER).glob("[!.]*.safetensors")):
+    for path in sorted((folder or FOLDER).glob("*.safetensors")):
         try:
             found.append(read_header(path))
         except ValueError as problem:
@@ -89,14 +92,11 @@ def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
 
 def read_header(path: Path) -> Pretrained:
     """What a file says of itself; ValueError if it is damaged or not a pretrained model."""
-    try:
+    with reading(path, "a pretrained model", REMEDY):
         with safe_open(path, "pt") as file:
-            header = json.loads((file.metadata() or {})["maelib"])
-        return Pretrained(path=path, config=from_json(header.pop("config")), **header)
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as problem:
-        raise ValueError(
-            f"{path.name} is not a pretrained model ({problem}); restore it with git checkout."
-        ) from problem
+            content = unsealed((file.metadata() or {})["maelib"].encode())
+        config = from_json(content["config"])
+        return typed(Pretrained, content | {"path": path, "config": config})
 
 
 def export(model: VAE, record: Record, x: Images, folder: Path | None = None) -> Pretrained:
@@ -116,16 +116,18 @@ def export(model: VAE, record: Record, x: Images, folder: Path | None = None) ->
             weight.copy_(weight.half())
     before, after = (iw_nll(m, x[:IMAGES], K) for m in (model, rounded))
     shift = float((after - before).mean())
+    if not before.isfinite().all():
+        raise ValueError(f"the model of run {record.name} has no finite NLL; train it again.")
     dtype, shift = ("float16", shift) if abs(shift) < TOLERANCE else ("float32", 0.0)
+    weights = model.state_dict().items()
+    tensors = {key: value.cpu().to(getattr(torch, dtype)) for key, value in weights}
     header = {
         "run": record.name,
         "nll": record.measurements["nll"],
         "config": asdict(record.config),
         "dtype": dtype,
         "shift": shift,
+        "weights": fingerprint(tensors),
     }
-    path.parent.mkdir(exist_ok=True)
-    weights = model.state_dict().items()
-    tensors = {key: value.cpu().to(getattr(torch, dtype)) for key, value in weights}
-    save_tensors(tensors, path, {"maelib": json.dumps(header)})
+    write_bytes(path, packed(tensors, {"maelib": sealed(header)}))
     return read_header(path)

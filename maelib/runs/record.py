@@ -1,6 +1,5 @@
 """A finished run's record: one JSON file that says what was measured, how, and by which code."""
 
-import json
 import os
 import platform
 import subprocess
@@ -11,11 +10,17 @@ from pathlib import Path
 import torch
 
 from maelib.config import Config, from_json
-from maelib.internal.files import write_json
+from maelib.internal.files import read_json, reading, typed, write_json
 from maelib.training import TRAINING_VERSION
 
 SCHEMA = 2
-PACKAGE = Path(__file__).parents[1]
+OTHERS = ("config.json", "progress.json", "state.json")  # in the folders of runs
+REQUIRED = {  # whatever else there is
+    "data": {"name", "digest", "source"},
+    "measurements": {"re", "kl", "elbo", "mpd", "std", "nll", "nll_standard_error"},
+    "evaluation": {"version", "test_images", "nll_images", "nll_k", "binarisations"},
+    "provenance": {"commit", "train_seconds"},
+}
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,14 @@ class Record:
     name: str
     key: str
     config: Config
-    data: dict
+    data: dict[str, str]  # name, digest, source
     measurements: dict[str, float]  # ``Measured.means``
-    evaluation: dict  # ``Measured.settings``
-    history: list[dict]
-    provenance: dict
+    evaluation: dict[str, bool | int | float | str | list]  # ``Measured.settings``
+    history: list[dict[str, int | float]]
+    provenance: dict[str, bool | int | float | str]
     per_image: dict[str, list[float]] = field(default_factory=dict)
     dimensions: dict[str, list[float]] = field(default_factory=dict)
+    model: str = ""  # ``fingerprint`` of the weights; records of older versions have none
 
     def caption(self) -> str:
         """One line that belongs under every number or picture of this run."""
@@ -51,47 +57,64 @@ def binarised(evaluation: dict) -> str:
 
 
 def write(record: Record, path: Path) -> None:
-    """Write a record atomically."""
+    """Write a record atomically; ValueError if a number in it is not finite."""
     write_json(path, {"schema": SCHEMA, "training_version": TRAINING_VERSION, **asdict(record)})
 
 
 def read(path: Path) -> Record:
-    """Read and validate a record; ValueError, naming the file, if it is not one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        schema = content.pop("schema")
-        content.pop("training_version")
-        if schema != SCHEMA:
+    """Read and validate a record; ValueError, naming the file, if it is not one.
+
+    A record lies in a file or a folder of its name, which its configuration and data decide.
+    """
+    with reading(path, "a maelib result", "delete it to have it made again"):
+        content = read_json(path)
+        if (schema := content.pop("schema")) != SCHEMA:
             raise ValueError(f"it has schema {schema}; this version reads schema {SCHEMA}")
-        config = from_json(content.pop("config"))
-        return Record(config=config, **content)
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"{path.name} is not a maelib result ({problem}).") from problem
+        content.pop("training_version")
+        record = typed(Record, content | {"config": from_json(content["config"])})
+        _check(record)
+        if record.name not in (path.stem, path.parent.name):
+            raise ValueError(f"it is the result of run {record.name}")
+    return record
+
+
+def intact(path: Path) -> Record | None:
+    """The record of ``path``; None if there is none, or with a warning that names a damaged one."""
+    if path.is_file():
+        try:
+            return read(path)
+        except ValueError as problem:
+            warnings.warn(f"skipped: {problem}", stacklevel=3)
+    return None
 
 
 def publish(record: Record, folder: Path) -> Path:
     """Put a record where results are kept: ``folder``/<preset>/<name>.json."""
+    _check(record)
     path = folder / record.config.preset / f"{record.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
     write(record, path)
     return path
 
 
 def collect(*folders: Path) -> list[Record]:
     """Every readable record below ``folders``, one for each run; a damaged file is named."""
+    paths = [path for folder in folders for path in sorted(folder.rglob("*.json"))]
     found: dict[str, Record] = {}
-    for path in [path for folder in folders for path in sorted(folder.rglob("*.json"))]:
-        in_checkpoint = path.parent.name.startswith((".part", "step-"))
-        if in_checkpoint or path.name in ("config.json", "progress.json") or not path.is_file():
-            continue
-        try:
-            record = read(path)
-            if record.key != record.config.key(record.data["digest"]):
-                raise ValueError(f"{path.name} does not have the key of its configuration.")
+    for record in [intact(path) for path in paths if path.name not in OTHERS]:
+        if record is not None:
             found.setdefault(record.key, record)
-        except ValueError as problem:
-            warnings.warn(f"skipped: {problem}", stacklevel=2)
     return list(found.values())
+
+
+def _check(record: Record) -> None:
+    """ValueError if the record has not the name, the key and the parts of its run."""
+    for part, names in REQUIRED.items():
+        if missing := names - getattr(record, part).keys():
+            raise ValueError(f"its {part} has no {min(missing)}")
+    config, digest = record.config, record.data["digest"]
+    named = record.data["name"] == config.data.name and record.name == config.name(digest)
+    if not named or record.key != config.key(digest) or Path(record.name).name != record.name:
+        raise ValueError("its name or key is not that of its configuration")
 
 
 def provenance(device: torch.device, seconds: float) -> dict:
@@ -108,14 +131,21 @@ def provenance(device: torch.device, seconds: float) -> dict:
 
 
 def commit() -> str:
-    """This code's git commit, marked ``-dirty`` if maelib/ differs from it; else ``unknown``."""
-    head = _git("rev-parse", "--short=10", "HEAD") or "unknown"
-    return head + ("-dirty" if _git("status", "--porcelain", ".") else "")
+    """This code's git commit, marked ``-dirty`` if maelib/ differs from it; else ``unknown``.
+
+    ``unknown`` is also the code in a repository that does not have it as its own, whatever the
+    environment says of git.
+    """
+    if not _git("ls-files", Path(__file__).name):
+        return "unknown"
+    changed = _git("status", "--porcelain", "..")
+    return _git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 
 
 def _git(*arguments: str) -> str:
-    quiet = {"cwd": PACKAGE, "stderr": subprocess.DEVNULL, "text": True}
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    quiet = {"cwd": Path(__file__).parent, "stderr": subprocess.DEVNULL, "text": True}
     try:
-        return subprocess.check_output(["git", *arguments], **quiet).strip()
+        return subprocess.check_output(["git", *arguments], env=plain, **quiet).strip()
     except (OSError, subprocess.CalledProcessError):
         return ""

@@ -1,6 +1,7 @@
 """A run from configuration to record: found again if finished, continued if begun, else trained."""
 
 import csv
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -11,18 +12,24 @@ import torch
 from maelib.config import Config
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
-from maelib.internal.files import remove_partials, whole, write_json
+from maelib.internal.files import (
+    out_of_memory,
+    remove_partials,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from maelib.internal.paths import default_out_dir, project_root, resolved
 from maelib.measure import EVALUATION_VERSION
 from maelib.measure.evaluation import measure
 from maelib.model import VAE
 from maelib.runs import monitor
 from maelib.runs import record as records
-from maelib.runs.pretrained import Pretrained, model_of, pretrained_models
+from maelib.runs.pretrained import Pretrained, model_of
 from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 from maelib.training import DEVICES, parallel, precision
-from maelib.training.checkpoints import save_tensors
+from maelib.training.checkpoints import fingerprint, packed
 from maelib.training.loop import train
 from maelib.training.state import Progress, TrainingError
 
@@ -68,46 +75,33 @@ def run(
     where = pick_device(device)
     config, dataset, folder = locate(config, out_dir)
     log(dataset.describe())
-    take_over = pretrained and not (folder / "result.json").exists()
-    if take_over and (found := find_pretrained(folder.name, config.preset)):
+    record = records.intact(folder / "result.json")
+    if pretrained and not record and (found := find_pretrained(folder.name, config.preset)):
         record, model = found
         log(model.describe())
         return record, model.load(where), dataset
-    _prepare(config, folder)
-    record = _finished(folder)
-    if _is_current(record):
+    if _is_current(record):  # nothing is written: the folder may be read-only
         log(f"finished run found: {folder.name}")
-        return record, load_model(folder, where), dataset
-    with monitor.exclusive_lock(folder):
-        remove_partials(folder)
-        record = _finished(folder)
-        if record is None:
-            record, model = _train_and_measure(config, dataset, folder, where, log, **how)
-        else:
-            log(f"finished run found: {folder.name}")
-            model = load_model(folder, where)
-            record = measure_again(record, model, dataset)
-        records.write(record, folder / "result.json")
-    return record, model, dataset
+    else:
+        with monitor.exclusive_lock(folder):
+            record = _finish(config, dataset, folder, where, log, **how)
+    return record, load_model(folder, where), dataset
 
 
 def find_pretrained(
     name: str, preset: str, root: Path | None = None
 ) -> tuple[Record, Pretrained] | None:
     """A run's committed record and pretrained model, where both are there and measured as today."""
-    path = (root or project_root()) / "results" / preset / f"{name}.json"
-    if not path.exists() or all(name != model.run for model in pretrained_models()):
-        return None
-    record = records.read(path)
-    model = model_of(record)
-    return (record, model) if model and _is_current(record) else None
+    record = records.intact((root or project_root()) / "results" / preset / f"{name}.json")
+    model = model_of(record) if _is_current(record) else None
+    return (record, model) if model else None
 
 
 def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:
     """What a rank other than the first does under torchrun: train along, and write nothing."""
     config, dataset, folder = locate(config, out_dir)
     how.pop("profile", None)
-    if not (folder / "result.json").exists():
+    if records.intact(folder / "result.json") is None:
         with explain_oom(config):
             train(config, dataset, folder, pick_device(device), **how)
 
@@ -123,8 +117,7 @@ def explain_oom(config: Config) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as problem:
-        is_oom = isinstance(problem, (MemoryError, torch.OutOfMemoryError))
-        if not is_oom and "can't allocate memory" not in str(problem):
+        if not out_of_memory(problem):
             raise
         raise TrainingError(
             "out of memory; what is saved stays: lower batch_size "
@@ -134,37 +127,31 @@ def explain_oom(config: Config) -> Iterator[None]:
         ) from problem
 
 
-def _prepare(config: Config, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "config.json", asdict(config))
-    except OSError as problem:
-        raise OSError(
-            f"out_dir is {str(folder.parents[1])!r}, which cannot be written ({problem.strerror}); "
-            "name a folder you may write to."
-        ) from problem
-
-
-def _finished(folder: Path) -> Record | None:
-    path = folder / "result.json"
-    if not path.exists():
-        return None
-    try:
-        return records.read(path)
-    except ValueError as problem:
-        raise ValueError(
-            f"the result of run {folder.name} is damaged ({problem}); delete its result.json and "
-            "run the same command again, which measures its model anew."
-        ) from problem
-
-
 def _is_current(record: Record | None) -> bool:
     return record is not None and record.evaluation.get("version") == EVALUATION_VERSION
 
 
+def _finish(
+    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
+) -> Record:
+    """Do and record what is left of the run; this process holds the lock of ``folder``."""
+    remove_partials(folder)
+    write_json(folder / "config.json", asdict(config))
+    result = folder / "result.json"
+    record = records.intact(result)  # another process may have just written it
+    if record is None:
+        if result.exists():  # damaged, or of another version or run
+            result.replace(result.with_suffix(".damaged"))
+        record = _train_and_measure(config, dataset, folder, where, log, **how)
+    elif not _is_current(record):
+        record = measure_again(record, load_model(folder, where), dataset)
+    records.write(record, result)
+    return record
+
+
 def _train_and_measure(
     config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
-) -> tuple[Record, VAE]:
+) -> Record:
     log(f"training on {where.type}: {folder.name}")
     profile = how.pop("profile", False)
     with monitor.observer(folder, profile) as observer, explain_oom(config):
@@ -172,7 +159,8 @@ def _train_and_measure(
     if profile:
         log(f"profile of training steps: {folder / monitor.TRACE}")
     write_history(progress, folder / "metrics.csv")
-    save_tensors(model.state_dict(), folder / "model.safetensors")
+    weights = model.state_dict()
+    write_bytes(folder / "model.safetensors", packed(weights))
     measured = _measured(model, dataset, config, "importance-weighted NLL")
     made = {
         **records.provenance(where, progress.seconds),
@@ -180,16 +168,16 @@ def _train_and_measure(
         "compiled": bool(how.get("compiled")),
         "processes": parallel.size(),
     }
-    record = Record(
+    return Record(
         name=folder.name,
         key=config.key(dataset.digest),
         config=config,
         data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
         history=progress.history,
         provenance=made,
+        model=fingerprint(weights),
         **measured,
     )
-    return record, model
 
 
 def _measured(model: VAE, dataset: Dataset, config: Config, label: str) -> dict:
@@ -206,7 +194,8 @@ def _measured(model: VAE, dataset: Dataset, config: Config, label: str) -> dict:
 
 def write_history(progress: Progress, path: Path) -> None:
     """The learning curves as CSV, one row a validation, in nats."""
-    with whole(path) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(progress.history[0]))
-        writer.writeheader()
-        writer.writerows(progress.history)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(progress.history[0]))
+    writer.writeheader()
+    writer.writerows(progress.history)
+    write_text(path, text.getvalue())

@@ -77,6 +77,7 @@ def train(
     if compiled:
         state.model.compile()
     progress, multiply = state.progress, choose(precision, device)
+    first = progress.step
     step = Step(parallel.parallel(state.model), config.objective, settings, total, multiply)
     stream = batches(config, images, progress.step, per_epoch)
     begun, saved = time.monotonic() - progress.seconds, time.monotonic()
@@ -101,7 +102,8 @@ def train(
             if decision == STOP and progress.step < total:
                 how_far = f"step {progress.step} of {total}"
                 raise Interrupted(f"stopped at {how_far}; the same command continues.")
-    save(state, store)
+    if progress.step > first:  # a checkpoint of this step is never replaced by itself
+        save(state, store)
     return state.best, progress
 
 

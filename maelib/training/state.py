@@ -11,6 +11,7 @@ from torch import Tensor
 
 from maelib.data.dataset import as_input
 from maelib.internal import rng
+from maelib.internal.files import typed
 from maelib.internal.shapes import Codes, Images, StoredImages
 from maelib.model import VAE, build, initialise
 from maelib.objectives.base import MEASURED, Objective
@@ -34,12 +35,12 @@ class Progress:
     """The plain numbers of a run's state."""
 
     step: int = 0
-    best_elbo: float = math.inf
+    best_elbo: float | None = None  # on validation images, in nats
     stale: int = 0  # validations since the best
     halvings: int = 0
     seconds: float = 0.0
     sums: list[float] = field(default_factory=list)  # of ``RunningTotals``, as last saved
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, int | float]] = field(default_factory=list)
 
 
 @dataclass
@@ -73,9 +74,10 @@ class RunningTotals:
         bad = [name for name, when in zip(self.watched, first_bad, strict=True) if when == step]
         terms = [name for name in bad if name not in ("loss", "gradient")]
         what = f"the term {' and '.join(terms)}" if terms else f"the {bad[0]}"
+        kept = "the weights and the last checkpoint are from before it: lower lr or change alpha"
+        remedy = kept if step else "lr has had no effect yet: change alpha, beta or init_images"
         raise TrainingError(
-            f"{what} is NaN or infinite at step {int(step)}; the weights and the last checkpoint "
-            "are from before it: lower lr or alpha and train again."
+            f"{what} is NaN or infinite at step {int(step)}; {remedy} and train again."
         )
 
 
@@ -129,26 +131,17 @@ def save(state: State, store: Path) -> None:
 
 
 def restore(config: Job, store: Path, device: torch.device) -> State | None:
-    """The state of the newest intact checkpoint, or None if there is none.
+    """The state of the newest intact checkpoint; None if there is none, ValueError if all fail."""
 
-    ValueError if it is of another version of this code.
-    """
-    found = checkpoints.load_latest(store, device)
-    if found is None:
-        return None
-    files, numbers = found
-    try:
-        progress = Progress(**numbers)
+    def rebuild(files: dict[str, dict[str, Tensor]], numbers: dict) -> State:
+        progress = typed(Progress, numbers)
         models = [_model(config, files[name], device) for name in MODELS]
         optimizer = adam(models[0], config.training)
         load_moments(optimizer, files)
-    except (KeyError, TypeError) as problem:
-        raise ValueError(
-            f"the checkpoints of run {store.parent.name} are of another version of maelib; delete "
-            "its folder 'checkpoints' to train it from the start."
-        ) from problem
-    totals = RunningTotals.on(device, curves(config.objective), progress.sums)
-    return State(*models, optimizer, progress, totals)
+        totals = RunningTotals.on(device, curves(config.objective), progress.sums)
+        return State(*models, optimizer, progress, totals)
+
+    return checkpoints.load_latest(store, rebuild)
 
 
 def moments(optimizer: torch.optim.Optimizer) -> dict[str, dict[str, Tensor]]:

@@ -19,18 +19,18 @@ def record_interval(state: State, settings: Training, val: StoredImages, per_epo
     state.totals.require_finite()
     progress, totals = state.progress, state.totals
     re, kl = parallel.broadcast_from_rank0(lambda: validate(state.averaged, val))
-    elbo = re + kl
-    if not math.isfinite(elbo):
-        raise TrainingError(f"the validation ELBO is {elbo} after step {progress.step}.")
-    progress.stale += 1
-    if elbo < progress.best_elbo:
-        progress.best_elbo, progress.stale = elbo, 0
-        state.best.load_state_dict(state.averaged.state_dict())
     steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
     sums = zip(totals.names, totals.sums.tolist(), strict=True)
     means = {name: total / steps for name, total in sums}
     row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
-    progress.history.append({**row, "val_re": re, "val_kl": kl, "val_elbo": elbo})
+    row |= {"val_re": re, "val_kl": kl, "val_elbo": re + kl}
+    if bad := [name for name, value in row.items() if not math.isfinite(value)]:
+        raise TrainingError(f"{bad[-1]} is {row[bad[-1]]} after step {progress.step}; lower lr.")
+    progress.history.append(row)
+    progress.stale += 1
+    if progress.best_elbo is None or re + kl < progress.best_elbo:
+        progress.best_elbo, progress.stale = re + kl, 0
+        state.best.load_state_dict(state.averaged.state_dict())
     totals.sums.zero_()
     if settings.schedule == "plateau" and progress.stale >= settings.patience:
         progress.halvings, progress.stale = progress.halvings + 1, 0

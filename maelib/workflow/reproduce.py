@@ -138,7 +138,7 @@ class Board:
         return [name.removeprefix("run ") for name in (*self.failed, *self.running.values())]
 
     def _progress(self, job: str) -> tuple[int, int]:
-        seen = status(self.runs / job.removeprefix("run "))
+        seen = status(self.runs / job.removeprefix("run ")).seen
         return seen.step, seen.total
 
 
