@@ -6,12 +6,13 @@ A decoder is called with the code and the image and returns the logit of every p
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from maelib.internal.shapes import BinaryImages, Codes, Maps
-from maelib.nets.layers import Conv2d, Linear, MaskedConv2d, elu
+from maelib.nets.layers import Conv2d, Linear, MaskedConv2d, elu, in_float32
 from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
 
 KERNELS = (7, 7, 5, 5, 3, 3)
@@ -68,4 +69,4 @@ class PixelCNN(nn.Module):
             outputs.append(h)
             if j >= 2:
                 h = h + self.skips[j - 2](outputs[j - 2], apply)
-        return apply(self.logit, elu(apply(self.last, elu(h))))
+        return in_float32(partial(apply, self.logit), elu(apply(self.last, elu(h))))

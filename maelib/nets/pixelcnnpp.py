@@ -22,6 +22,7 @@ from maelib.nets.layers import (
     ShiftedConvTranspose2d,
     concat_elu,
     elu,
+    in_float32,
     shift_down,
     shift_right,
 )
@@ -148,7 +149,7 @@ class SmallPixelCNN(_ColourDecoder):
         right = self.right(right, features, self.down(down, features))
         for block in self.deepen:
             right = block(right, features)
-        return self.last(elu(right))
+        return in_float32(self.last, elu(right))
 
 
 class FullPixelCNN(_ColourDecoder):
@@ -183,7 +184,7 @@ class FullPixelCNN(_ColourDecoder):
                 stacks = pair(*stacks, code[level], passed.pop())
             if level < 2:
                 stacks = self.enlarge[level](*stacks)
-        return self.last(elu(stacks[1]))
+        return in_float32(self.last, elu(stacks[1]))
 
 
 class _Pair(nn.Module):

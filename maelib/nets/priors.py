@@ -7,7 +7,7 @@ import torch
 from torch import Generator, nn
 
 from maelib.internal.shapes import Codes, PerImage, Samples
-from maelib.nets.layers import fixed_weights
+from maelib.nets.layers import fixed_weights, in_float32
 
 
 class StandardNormal(nn.Module):
@@ -50,7 +50,7 @@ class FlowPrior(StandardNormal):
 
     def log_prob(self, z: Codes) -> PerImage:
         """log p(z) in nats, by the change of variables."""
-        eps, log_det = self(z)
+        eps, log_det = in_float32(self, z)
         return log_det + super().log_prob(eps)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from maelib.nets import Network
 from maelib.objectives import Objective
 
 TRAINING_VERSION = 1  # raised by hand when the mathematics of training changes
-SCHEDULES = ("plateau", "cosine")
+SCHEDULES = ("plateau", "cosine", "cooldown")
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 

@@ -86,7 +86,7 @@ def train(
         while progress.step < total and progress.halvings <= settings.halvings:
             train_step(state, step, *next(stream))
             if progress.step % validate_steps == 0 or progress.step == total:
-                record_interval(state, settings, val, per_epoch)
+                record_interval(state, step, val, per_epoch)
                 pictures = partial(predictions, state.averaged, val[:PICTURES])
                 observer.validated(progress.history[-1], pictures)
             if progress.step % CHECK_EVERY == 0:

@@ -1,4 +1,7 @@
-"""Precision of the networks' products; likelihoods, divergences and weights stay float32."""
+"""Precision of the networks' products.
+
+Likelihoods, divergences, the flow prior, the logits and the weights are always float32.
+"""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,11 +12,13 @@ from maelib.training import PRECISIONS
 
 
 def choose(name: str, device: torch.device) -> str:
-    """``auto`` is tf32 on CUDA and float32 elsewhere; ValueError for an unknown name."""
+    """``auto`` is tf32 on CUDA, bf16 on a CPU with AMX, else float32; ValueError if unknown."""
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
-    automatic = "tf32" if device.type == "cuda" else "float32"
-    return automatic if name == "auto" else name
+    if name != "auto":
+        return name
+    has_amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return "tf32" if device.type == "cuda" else "bf16" if has_amx else "float32"
 
 
 @contextmanager

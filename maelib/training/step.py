@@ -50,9 +50,15 @@ def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
 
 
 def learning_rate(settings: Training, step: int, total: int, halvings: int) -> float:
-    """``plateau``: the paper's decay and halvings; ``cosine``: to zero over the whole run."""
+    """The learning rate of a step by the schedule's name.
+
+    ``plateau`` is the paper's decay and halvings. ``cosine`` falls to zero over the whole run.
+    ``cooldown`` is constant, then falls linearly to zero over the last quarter.
+    """
     if settings.schedule == "cosine":
         return settings.lr * 0.5 * (1 + math.cos(math.pi * step / total))
+    if settings.schedule == "cooldown":
+        return settings.lr * min(1.0, 4 * (1 - step / total))
     return settings.lr * settings.lr_decay**step * 0.5**halvings
 
 

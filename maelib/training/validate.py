@@ -10,18 +10,23 @@ from maelib.data.dataset import as_input, unit_range
 from maelib.internal import rng
 from maelib.internal.shapes import StoredImages
 from maelib.model import VAE
-from maelib.training import Training, parallel
+from maelib.nets.layers import fixed_weights
+from maelib.training import parallel
+from maelib.training.precision import inference_precision
 from maelib.training.state import State, TrainingError, draw
+from maelib.training.step import Step
 
 
-def record_interval(state: State, settings: Training, val: StoredImages, per_epoch: int) -> None:
+def record_interval(state: State, step: Step, val: StoredImages, per_epoch: int) -> None:
     """Validate the average, keep it if it is the best, and record the curves since the last."""
     state.totals.require_finite()
-    progress, totals = state.progress, state.totals
-    re, kl = parallel.broadcast_from_rank0(lambda: validate(state.averaged, val))
-    steps = progress.step - (progress.history[-1]["step"] if progress.history else 0)
+    progress, totals, settings = state.progress, state.totals, step.settings
+    re, kl = parallel.broadcast_from_rank0(
+        lambda: validate(state.averaged, val, precision=step.precision)
+    )
+    since = progress.step - (progress.history[-1]["step"] if progress.history else 0)
     sums = zip(totals.names, totals.sums.tolist(), strict=True)
-    means = {name: total / steps for name, total in sums}
+    means = {name: total / since for name, total in sums}
     row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
     row |= {"val_re": re, "val_kl": kl, "val_elbo": re + kl}
     if bad := [name for name, value in row.items() if not math.isfinite(value)]:
@@ -37,13 +42,16 @@ def record_interval(state: State, settings: Training, val: StoredImages, per_epo
 
 
 @torch.no_grad()
-def validate(model: VAE, images: StoredImages, batch: int = 500) -> tuple[float, float]:
+def validate(
+    model: VAE, images: StoredImages, batch: int = 500, precision: str = "float32"
+) -> tuple[float, float]:
     """Mean RE and KL in nats."""
     noise = rng.generator(0, "validation", device=images.device)
     re_sum = kl_sum = 0.0
-    for chunk in images.split(batch):
-        outputs = model(*draw(chunk, model.prior.latent, noise))
-        re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
+    with fixed_weights(model), inference_precision(precision, images.device):
+        for chunk in images.split(batch):
+            outputs = model(*draw(chunk, model.prior.latent, noise))
+            re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
     return re_sum / len(images), kl_sum / len(images)
 
 
