@@ -127,6 +127,22 @@ def test_elu_by_exp_is_pytorch_s_in_value_and_gradient():
     assert layers.elu(x.bfloat16()).equal(nn.functional.elu(x.bfloat16()))
 
 
+@pytest.mark.parametrize("compiler", [True, False])
+def test_elu_of_large_maps_in_bfloat16_is_rounded_once(monkeypatch, compiler):
+    """With a compiler, and where there is none."""
+
+    def refuse(*_, **__):
+        raise RuntimeError("no compiler")
+
+    if not compiler:
+        monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
+    layers._elu_kernel.cache_clear()
+    x = torch.linspace(-9, 9, layers.WORTH_COMPILING).bfloat16()
+    exact = nn.functional.elu(x.float())
+    torch.testing.assert_close(layers.elu(x).float(), exact, atol=1e-7, rtol=2**-8)
+    layers._elu_kernel.cache_clear()
+
+
 @pytest.mark.parametrize("kind", [layers.Conv2d, layers.ConvTranspose2d])
 def test_data_dependent_initialisation_standardises_outputs(kind):
     layer = kind(3, 5, 3, padding=1)

@@ -64,3 +64,20 @@ def test_the_gradient_in_bf16_points_where_that_in_float32_does(trained, name):
         exact, rough = (gradient(step, p) for p in ("float32", "bf16"))
         assert torch.cosine_similarity(exact, rough, dim=0) > 0.98
         torch.testing.assert_close(rough.norm(), exact.norm(), atol=0, rtol=0.1)
+
+
+def test_auto_asks_the_processor(monkeypatch):
+    for has_amx, chosen in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
+        assert precision.choose("auto", CPU) == chosen
+    assert precision.choose("auto", torch.device("cuda")) == "tf32"
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_prior_and_the_logits_are_float32_under_autocast(trained, name):
+    net, x = trained[name].best, evaluation.test_images(dataset.load(name).test.first(4).images)
+    z = torch.randn(4, net.prior.latent, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(), precision.autocast("bf16", CPU):
+        assert net.decoder(z, x).dtype == torch.float32
+        low = net.prior.log_prob(z)
+    assert low.equal(net.prior.log_prob(z))

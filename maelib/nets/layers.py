@@ -5,9 +5,11 @@ and a length, w = gain * direction / |direction|. A mask is applied to the direc
 length is taken, so a masked weight is zero and does not count in the length.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from maelib.internal.shapes import AnyShape, Maps, OtherMaps, ResizedMaps
 
 Kernel = tuple[int, int]  # rows and columns
+Result = TypeVar("Result")
 WORTH_COMPILING = 2**17  # elements of the smallest feature maps for which a kernel is compiled
 
 
@@ -202,7 +205,7 @@ class EluByExp(torch.autograd.Function):
         if x.dtype == torch.float32:
             y = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
         else:
-            y = _elu_kernel()(x) if x.numel() >= WORTH_COMPILING else F.elu(x)
+            y = _elu_by_kernel(x) if x.numel() >= WORTH_COMPILING else F.elu(x)
         ctx.save_for_backward(y)
         return y
 
@@ -212,13 +215,25 @@ class EluByExp(torch.autograd.Function):
         return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, y)
 
 
+def _elu_by_kernel(x: AnyShape) -> AnyShape:
+    """``_elu_kernel`` on x as one line of numbers, so that it is compiled for one shape alone."""
+    is_nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    dense = x.detach() if is_nhwc else x.detach().contiguous()
+    return _elu_kernel()(dense.as_strided((x.numel(),), (1,))).as_strided(x.shape, dense.stride())
+
+
 @cache
 def _elu_kernel() -> Callable[[Tensor], Tensor]:
-    """ELU in bfloat16 by ``exp`` in float32, in one pass; ``F.elu`` where nothing can compile it.
+    """ELU of bfloat16 by ``exp`` in float32, in one pass; ``F.elu`` where nothing can compile it.
 
     Separate operations would round exp(x) to bfloat16 and lose most of exp(x) - 1 near zero.
     """
-    compiled = torch.compile(_elu_in_float32, dynamic=True)
+    # The compiler's first use warns of a CUDA toolkit that it then leaves alone.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    compiled = torch.compile(
+        lambda x: torch.maximum(x.float(), x.float().clamp(max=0).exp() - 1).to(x.dtype),
+        dynamic=True,
+    )
     try:
         compiled(torch.zeros(WORTH_COMPILING, dtype=torch.bfloat16))
     except Exception:  # what a missing or broken compiler raises is torch's private matter
@@ -226,12 +241,7 @@ def _elu_kernel() -> Callable[[Tensor], Tensor]:
     return compiled
 
 
-def _elu_in_float32(x: Tensor) -> Tensor:
-    wide = x.float()
-    return torch.where(wide > 0, wide, wide.exp() - 1).to(x.dtype)
-
-
-def in_float32(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def in_float32(function: Callable[[Tensor], Result], x: Tensor) -> Result:
     """``function(x)`` outside autocast, for what bfloat16 would make inexact."""
     with torch.autocast(x.device.type, enabled=False):
         return function(x.to(torch.promote_types(x.dtype, torch.float32)))
