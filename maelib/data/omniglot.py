@@ -1,8 +1,10 @@
 """The two 28x28 versions of OMNIGLOT, which are not comparable with each other.
 
-omniglot       Burda et al.'s ``chardata.mat``: the version of every published likelihood.
-omniglot_lake  made here from the original 105x105 drawings of Lake et al. (2015), by area
-               resampling: the same drawings, other grey values, another split.
+omniglot
+    Burda et al.'s ``chardata.mat``: the version of every published likelihood.
+omniglot_lake
+    made here from the original 105x105 drawings of Lake et al. (2015), by area resampling: the
+    same drawings, other grey values, another split.
 """
 
 import zipfile
