@@ -4,7 +4,7 @@ PRESET ?= quick
 BIN := .venv/bin
 STRICT_NOTEBOOKS := $(wildcard notebooks/00_*.ipynb notebooks/01_*.ipynb notebooks/02_*.ipynb notebooks/03_*.ipynb)
 
-.PHONY: help reproduce test docs lab lint format clean
+.PHONY: help reproduce test docs book lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -26,6 +26,10 @@ test: lint ## lint, run every test, and check the committed notebooks' outputs
 
 docs: .venv/.installed ## write the generated tables of README.md and docs/ again
 	$(BIN)/cog -r -I docs --verbosity=1 README.md docs/*.md
+
+book: .venv/.installed ## build the site in build/book/site from the notebooks and docs
+	$(BIN)/python book/build.py
+	@echo "open build/book/site/index.html"
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks
