@@ -18,7 +18,6 @@ from workload import Bench, layer_calls
 from maelib.internal import rng
 from maelib.measure import evaluation
 from maelib.measure.sampling import decode, decode_colour_reference, decode_pixels_reference
-from maelib.nets import POSITIONS
 
 NLL_K = 4096
 
@@ -166,8 +165,9 @@ def flow(b: Bench) -> Iterator[Row]:
         calls = Counter(layer for layer, _ in layer_calls(draw) if layer.mask is not None)
         passes = max(calls.values())
         times = interleave({"ours": draw}, 3, b.device)
-        dimensions = POSITIONS if c.data.is_colour else c.network.latent
-        what = "positions of the maps" if c.data.is_colour else "dimensions"
+        n = c.network
+        dimensions = n.map_side**2 if n.is_colour else n.latent
+        what = "positions of the maps" if n.is_colour else "dimensions"
         note = f"{passes} passes of each masked layer for {dimensions} {what}"
         more = {"passes": passes, "dimensions": dimensions}
         name = f"flow sampling, {c.network.latent} latent, batch {count}"

@@ -12,7 +12,7 @@ from pathlib import Path
 from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
-from maelib.nets import COLOUR_DECODERS, Network
+from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, Network, map_side
 from maelib.objectives import OBJECTIVES, SETS, Objective
 from maelib.training import TRAINING_VERSION, Training
 
@@ -35,25 +35,26 @@ class Config:
         An option at its default is left out, so that finished runs stay valid when one is added.
         """
         parts = {name: _chosen(getattr(self, name)) for name in PARTS}
+        parts["data"]["name"] = self.data.label
         chosen = {"preset": self.preset, "seed": self.seed, **parts}
         content = json.dumps([chosen, data_digest, TRAINING_VERSION], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
 
     def label(self) -> str:
         """The model's name for people and files: ``mae-a1-b0.5``, ``vlae-normal``."""
-        usual = usual_objective(self.objective.name, self.data.name)
-        ordinary = components(self.objective.name, self.data.name)
+        usual = usual_objective(self.objective.name, self.network.is_colour)
+        ordinary = components(self.objective.name, self.network.is_colour)
         chosen = vars(self.network)
         unusual = [chosen[name] for name in COMPONENTS if chosen[name] != ordinary[name]]
         return "-".join([self.objective.label(usual), *unusual])
 
     def short_name(self) -> str:
         """Data set, model and seed if it is not 0: ``mnist-mae-a1-b0.5``."""
-        return f"{self.data.name}-{self.label()}" + (f"-s{self.seed}" if self.seed else "")
+        return f"{self.data.label}-{self.label()}" + (f"-s{self.seed}" if self.seed else "")
 
     def name(self, data_digest: str) -> str:
         """The run's folder name, unique to its key."""
-        return f"{self.data.name}-{self.label()}-s{self.seed}-{self.key(data_digest)}"
+        return f"{self.data.label}-{self.label()}-s{self.seed}-{self.key(data_digest)}"
 
     def on(self, dataset: str) -> "Config":
         """The same with another data set's name."""
@@ -84,24 +85,24 @@ PRESETS, COLOUR_PRESETS = tomllib.loads(
 ).values()
 
 
-def components(objective: str, dataset: str) -> dict[str, str]:
-    """The networks of an objective on a data set, and the other options that it comes with."""
-    if dataset in COLOUR:
+def components(objective: str, colour: bool) -> dict[str, str]:
+    """The networks of an objective, and the other options that it comes with."""
+    if colour:
         names = ("densenet", "gaussian", "map-flow", COLOUR_DECODERS[0])
     else:
         names = ("resnet", "gaussian", "flow", "pixelcnn")
     return dict(zip(COMPONENTS, names, strict=True)) | SETS.get(objective, {})
 
 
-def usual_objective(name: str, dataset: str) -> Objective:
+def usual_objective(name: str, colour: bool) -> Objective:
     """An objective with its usual hyper-parameters; on colour images nothing has free bits."""
     usual = OBJECTIVES[name]
-    return replace(usual, free_bits=0.0) if dataset in COLOUR else usual
+    return replace(usual, free_bits=0.0) if colour else usual
 
 
 def resolve(
     preset: str = "quick",
-    dataset: str = "auto",
+    dataset: str | Path = "auto",
     objective: str = "mae",
     *,
     seed: int = 0,
@@ -112,12 +113,13 @@ def resolve(
     ``given`` are options of ``Data``, ``Network``, ``Training``, ``Evaluation`` and of all
     objectives by name; None keeps the value of the preset or the objective. Options of
     objectives other than the chosen one are checked and have no effect. An explicit ``epochs``
-    sets ``min_steps`` to 0. ValueError, one sentence, for the first bad value.
+    sets ``min_steps`` to 0. ``dataset`` may be the path of own pictures (``data.own``), which
+    decide the networks' sizes. ValueError, one sentence, for the first bad value.
     """
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
-    _one_of("dataset", dataset, (AUTO, *DATASETS))
-    if dataset in COLOUR and not BINARY_ONLY.isdisjoint(SETS.get(objective, {})):
+    name, colour, side = _images(str(dataset))
+    if colour and not BINARY_ONLY.isdisjoint(SETS.get(objective, {})):
         raise ValueError(
             f"objective is {objective!r}, which has no decoder of colour images; use vlae."
         )
@@ -127,18 +129,18 @@ def resolve(
     kinds = [Data, Network, Training, Evaluation, *objective_classes()]
     if unknown := set(given).difference(*(options(kind) for kind in kinds)):
         raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
-    sizes = (COLOUR_PRESETS if dataset in COLOUR else PRESETS)[preset]
-    chosen = components(objective, dataset) | sizes | given
+    sizes = _sized((COLOUR_PRESETS if colour else PRESETS)[preset], colour, side)
+    chosen = components(objective, colour) | sizes | given
     config = Config(
         preset=preset,
-        data=Data(name=dataset, **options_of(Data, chosen)),
-        network=Network(**options_of(Network, chosen)),
-        objective=_objective(objective, dataset, given),
+        data=Data(name=name, **options_of(Data, chosen)),
+        network=Network(**options_of(Network, chosen), own_side=side),
+        objective=_objective(objective, colour, given),
         training=Training(**options_of(Training, chosen)),
         evaluation=Evaluation(**options_of(Evaluation, chosen)),
         seed=checked("seed", seed, int, {"least": 0}),
     )
-    _check_together(config)
+    _check_together(config, colour)
     return config
 
 
@@ -163,20 +165,38 @@ def objective_classes() -> list[type[Objective]]:
     return list(dict.fromkeys(type(objective) for objective in OBJECTIVES.values()))
 
 
-def _objective(name: str, dataset: str, given: dict) -> Objective:
+def _images(dataset: str) -> tuple[str, bool, int | None]:
+    """A data set's name or path, whether it is of colour images, and the side of own pictures."""
+    if dataset in (AUTO, *DATASETS):
+        return dataset, dataset in COLOUR, None
+    from maelib.data import own  # imports torch
+
+    path = own.find(dataset)
+    return str(path), *own.look(path)
+
+
+def _sized(sizes: dict, colour: bool, side: int | None) -> dict:
+    """A preset's sizes; the code of colour images has as many maps, whatever the image's side."""
+    if not colour or side is None:
+        return sizes
+    maps = sizes["latent"] // map_side(COLOUR_SIDE) ** 2
+    return sizes | {"latent": maps * map_side(side) ** 2}
+
+
+def _objective(name: str, colour: bool, given: dict) -> Objective:
     for kind in objective_classes():
         kind(name=name, **options_of(kind, given))  # checks the values of the others too
-    usual = usual_objective(name, dataset)
+    usual = usual_objective(name, colour)
     return replace(usual, **options_of(type(usual), given))
 
 
-def _check_together(config: Config) -> None:
+def _check_together(config: Config, colour: bool) -> None:
     """Checks that concern several parts."""
-    if config.data.is_colour != config.network.is_colour:
-        kind = "colour" if config.data.is_colour else "binary"
+    if colour != config.network.is_colour:
+        kind = "colour" if colour else "binary"
         raise ValueError(
             f"decoder is {config.network.decoder!r}, which cannot draw the {kind} images of "
-            f"{config.data.name}."
+            f"{config.data.label}."
         )
     if config.objective.needs_normal and config.network.prior != "normal":
         raise ValueError(

@@ -125,6 +125,6 @@ def experiment_of(config: Config) -> Experiment | None:
     return next((e for e in EVERYTHING if e.made(config)), None)
 
 
-def images_of(dataset: str) -> str:
-    """The paper's data set that ``dataset`` is, or stands in for."""
-    return next(images for images, names in IMAGES.items() if dataset in names)
+def images_of(dataset: str) -> str | None:
+    """The paper's data set that ``dataset`` is, or stands in for; None for own pictures."""
+    return next((images for images, names in IMAGES.items() if dataset in names), None)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from maelib.internal.shapes import AnyCodes, Codes, Images, PerImage
-from maelib.nets import MAP_SIZE, Network
+from maelib.nets import Network
 from maelib.nets.densenet import LOGVAR_RANGE, DenseNetEncoder
 from maelib.nets.flows import map_steps, vector_steps
 from maelib.nets.layers import Conv2d, Linear, initialise_from_data
@@ -71,7 +71,7 @@ def _inference(n: Network) -> tuple[Module, Module]:
         encoder = DenseNetEncoder(n.growth, n.dense_steps)
         layer = Conv2d(encoder.outputs, 2 * n.maps, 1)
         return encoder, GaussianPosterior(layer, LOGVAR_RANGE)
-    encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden)
+    encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden, n.side)
     return encoder, GaussianPosterior(Linear(encoder.outputs, 2 * n.latent))
 
 
@@ -79,14 +79,14 @@ def _prior(n: Network) -> Module:
     if n.prior == "normal":
         return StandardNormal(n.latent)
     if n.prior == "map-flow":
-        return FlowPrior(n.latent, map_steps(n.maps, MAP_SIZE, n.flow_hidden, 2 * n.flow_pairs))
+        return FlowPrior(n.latent, map_steps(n.maps, n.map_side, n.flow_hidden, 2 * n.flow_pairs))
     return FlowPrior(n.latent, vector_steps(n.latent, n.flow_hidden, n.flow_pairs))
 
 
 def _decoder(n: Network) -> Module:
     if n.decoder == "resnet":
-        return ResNetDecoder(n.latent, n.encoder_channels, n.encoder_hidden)
+        return ResNetDecoder(n.latent, n.encoder_channels, n.encoder_hidden, n.side)
     if n.decoder == "pixelcnn":
-        return PixelCNN(n.latent, n.channels)
+        return PixelCNN(n.latent, n.channels, size=n.side)
     kind = {"pixelcnnpp-7x3": SmallPixelCNN, "pixelcnnpp": FullPixelCNN}[n.decoder]
-    return kind(n.maps, n.channels, n.blocks, n.mixtures)
+    return kind(n.maps, n.channels, n.blocks, n.mixtures, n.side)

@@ -16,15 +16,7 @@ import torch
 from maelib import config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
-from maelib.nets import (
-    BINARY_DECODERS,
-    COLOUR_DECODERS,
-    ENCODERS,
-    MAP_SIZE,
-    POSTERIORS,
-    PRIORS,
-    Network,
-)
+from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
 from maelib.objectives import OBJECTIVES
 from maelib.runs.record import read
 
@@ -228,7 +220,7 @@ def test_data_sets_that_may_be_chosen_are_those_that_load_accepts(no_data):
 
 def test_every_combination_of_components_for_one_kind_of_image_is_a_model_of_its_own():
     sizes = config.options_of(Network, config.COLOUR_PRESETS["smoke"] | PRESETS["smoke"])
-    sizes |= {"latent": MAP_SIZE**2}
+    sizes |= {"latent": 64}
     kinds = {"resnet": (BINARY_DECODERS, (1, 28, 28)), "densenet": (COLOUR_DECODERS, (3, 32, 32))}
     seen = []
     for encoder, (decoders, shape) in kinds.items():
@@ -236,7 +228,7 @@ def test_every_combination_of_components_for_one_kind_of_image_is_a_model_of_its
             parts = dict(zip(config.COMPONENTS, names, strict=True))
             net = model.build(Network(**parts, **sizes))
             seen.append(tuple((key, value.shape) for key, value in net.state_dict().items()))
-            outputs = net(torch.zeros(2, *shape), torch.randn(2, MAP_SIZE**2))
+            outputs = net(torch.zeros(2, *shape), torch.randn(2, 64))
             assert all(part.isfinite().all() for part in outputs)
     assert set(kinds) == set(ENCODERS)
     assert len(set(seen)) == len(seen) == 12

@@ -1,6 +1,8 @@
 """The data sets: their names, and how much of one a run uses."""
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from maelib.internal.options import Settings, option
 
@@ -13,7 +15,10 @@ AUTO = "auto"  # mnist where it is found or can be downloaded, else its stand-in
 
 @dataclass(frozen=True)
 class Data(Settings):
-    """A data set and how many of its images are used; ``None`` is all of them."""
+    """A data set and how many of its images are used; ``None`` is all of them.
+
+    ``name`` is one of ``DATASETS``, ``AUTO``, or the path of own pictures.
+    """
 
     name: str
     train_images: int | None = option(None, "use only the first so many training images", least=2)
@@ -21,6 +26,7 @@ class Data(Settings):
     test_images: int | None = option(None, "measure on the first so many test images", least=2)
 
     @property
-    def is_colour(self) -> bool:
-        """Whether its images are colour ones."""
-        return self.name in COLOUR
+    def label(self) -> str:
+        """The name for people and files; that of own pictures never equals a data set's."""
+        is_own = self.name not in (AUTO, *DATASETS)
+        return f"own-{re.sub(r'[^0-9A-Za-z]+', '-', Path(self.name).stem)}" if is_own else self.name

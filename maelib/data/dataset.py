@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, UInt8
 
-from maelib.data import AUTO, DATASETS, cifar10, digits, mnist, omniglot, photos
+from maelib.data import AUTO, DATASETS, cifar10, digits, mnist, omniglot, own, photos
 from maelib.data.split import Dataset, Split
 from maelib.internal.paths import data_roots
 from maelib.internal.shapes import Images, StoredImages
@@ -15,16 +15,18 @@ __all__ = ["Dataset", "Split", "as_input", "binarise", "load", "unit_range"]
 Noise = torch.Generator | None
 
 
-def load(name: str = AUTO, roots: list[Path] | None = None, download: bool = True) -> Dataset:
+def load(
+    name: str | Path = AUTO, roots: list[Path] | None = None, download: bool = True
+) -> Dataset:
     """The data set called ``name``, looked for in ``roots`` (default: ``paths.data_roots``).
 
-    ``auto`` is MNIST if it is found or can be downloaded, else digits; ``source`` says which.
+    ``auto`` is MNIST if it is found or can be downloaded, else digits; ``source`` says which. A
+    path is that of own pictures.
     ValueError for an unknown name, FileNotFoundError if it is not found and cannot be downloaded,
     OSError naming the file if one is truncated or altered.
     """
     if name not in (AUTO, *DATASETS):
-        accepted = ", ".join((AUTO, *DATASETS))
-        raise ValueError(f"dataset is {name!r}; it must be one of {accepted}.")
+        return own.load(own.find(name))
     roots = data_roots() if roots is None else roots
     if name == AUTO:
         try:

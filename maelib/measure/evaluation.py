@@ -51,14 +51,15 @@ def measure(
 ) -> Measured:
     """Every measure, on the images ``used``; ``observe`` gets the NLL's images done, and all.
 
-    Only colour images have bits/dim (``bpd``), and only binary ones the measures of Table 2.
+    Only colour images have bits/dim (``bpd``), and only binary ones with labels the measures of
+    Table 2.
     """
     device = next(model.parameters()).device
     precision = choose(precision, device)
     x = test_images(dataset.test.first(used.test_images).images.to(device))
     re, kl, mu, logvar = elbo_terms(model, x, precision=precision)
     mpds, stds = pair_measures(mu, logvar)
-    few = x[: settings.nll_images]
+    few, is_colour = x[: settings.nll_images], x.shape[1] == 3
     nll = iw_nll(model, few, settings.nll_k, precision=precision, observe=observe)
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
@@ -73,9 +74,9 @@ def measure(
         "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
         **scalars,
     }
-    if used.is_colour:
+    if is_colour:
         means["bpd"] = bits_per_dim(means["nll"], x[0].numel())
-    else:
+    elif len(dataset.train.first(used.train_images).labels.unique()) > 1:
         from maelib.measure import representations  # scikit-learn takes seconds to import
 
         limits = used.train_images, used.test_images
@@ -87,7 +88,7 @@ def measure(
         "test_images": len(x),
         "nll_images": len(nll),
         "nll_k": settings.nll_k,
-        "binarisations": 0 if used.is_colour else 1,
+        "binarisations": 0 if is_colour else 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
         "clustering_runs": 5,

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from maelib.internal.options import Settings, option
+from maelib.internal.options import Settings, checked, option
 
 ENCODERS = ("resnet", "densenet")
 POSTERIORS = ("gaussian",)
 PRIORS = ("flow", "map-flow", "normal")
 BINARY_DECODERS = ("pixelcnn", "resnet")
 COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
-COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of 8x8 maps
-MAP_SIZE = 8  # of a colour image's latent maps
-POSITIONS = MAP_SIZE**2
+COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of maps
+BINARY_SIDE, COLOUR_SIDE = 28, 32  # of the paper's images
+SIDES = (16, 64)  # the least and the greatest side of an image
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class Network(Settings):
     posterior: str = option("gaussian", "form of q(z|x)", choices=POSTERIORS)
     prior: str = option("flow", "p(z)", choices=PRIORS)
     decoder: str = option("pixelcnn", "p(x|z)", choices=BINARY_DECODERS + COLOUR_DECODERS)
-    latent: int = option(32, "dimensions of the code; a multiple of 64 for colour images", least=1)
+    latent: int = option(
+        32, "dimensions of the code; of 32x32 colour images a multiple of 64", least=1
+    )
     channels: int = option(64, "channels of the PixelCNN", least=1)
     encoder_channels: tuple[int, int, int] = option(
         (32, 64, 64), "channels of the ResNet's blocks", least=1
@@ -39,18 +41,20 @@ class Network(Settings):
     dense_steps: tuple[int, int, int] = option((3, 3, 6), "layers of a DenseNet block", least=1)
     blocks: int = option(4, "blocks of the PixelCNN++ on each level", least=0)
     mixtures: int = option(5, "logistics in the mixture of a colour pixel", least=1)
+    own_side: int | None = None  # of own pictures; None is that of the paper's
 
     def __post_init__(self):
         super().__post_init__()
+        checked("own_side", self.own_side, int | None, {"least": SIDES[0], "below": SIDES[1] + 1})
         if (self.encoder in COLOUR) != self.is_colour:
             raise ValueError(
                 f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is for "
                 "binary images and the other for colour images."
             )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
-        if with_maps and self.latent % POSITIONS:
+        if with_maps and self.latent % (positions := self.map_side**2):
             raise ValueError(
-                f"latent is {self.latent}; {with_maps[0]} needs a multiple of {POSITIONS}."
+                f"latent is {self.latent}; {with_maps[0]} needs a multiple of {positions}."
             )
 
     @property
@@ -59,6 +63,21 @@ class Network(Settings):
         return self.decoder in COLOUR_DECODERS
 
     @property
+    def side(self) -> int:
+        """Height and width of the images."""
+        return self.own_side or (COLOUR_SIDE if self.is_colour else BINARY_SIDE)
+
+    @property
+    def map_side(self) -> int:
+        """Height and width of the latent maps that a component of ``COLOUR`` has."""
+        return map_side(self.own_side or COLOUR_SIDE)
+
+    @property
     def maps(self) -> int:
-        """The number of 8x8 maps in the code of a colour image."""
-        return self.latent // POSITIONS
+        """The number of maps in the code of a colour image."""
+        return self.latent // self.map_side**2
+
+
+def map_side(side: int) -> int:
+    """The side of a colour image's latent maps: a quarter of the image's, rounded up."""
+    return -(-side // 4)

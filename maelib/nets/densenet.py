@@ -1,10 +1,10 @@
-"""The DenseNet encoder of 32x32 colour images."""
+"""The DenseNet encoder of colour images."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maelib.internal.shapes import Maps, OtherMaps
+from maelib.internal.shapes import ColourImages, Maps, OtherMaps
 from maelib.nets.layers import Conv2d, elu
 
 LOGVAR_RANGE = (-7.0, 7.0)  # bounds of the posterior's logvar
@@ -27,8 +27,9 @@ class DenseBlock(nn.Module):
 
 
 class DenseNetEncoder(nn.Module):
-    """Dense blocks at 32x32, 16x16 and 8x8; then a 1x1 convolution to half the channels.
+    """Dense blocks at three sizes, then a 1x1 convolution to half the channels.
 
+    The sizes are the image's, 32x32 for example, then 16x16 and 8x8.
     A strided convolution halves the image after the first block and after the second.
     """
 
@@ -44,7 +45,7 @@ class DenseNetEncoder(nn.Module):
         self.outputs = width // 2
         self.features = Conv2d(width, self.outputs, 1)
 
-    def forward(self, x: Float[Tensor, "batch 3 32 32"]) -> Float[Tensor, "batch outputs 8 8"]:
+    def forward(self, x: ColourImages) -> Float[Tensor, "batch outputs map_side map_side"]:
         h = self.blocks[0](x)  # [batch, 48, 32, 32] at the published size
         h = self.blocks[1](elu(self.transition[0](h)))  # [batch, 96, 16, 16]
         h = self.blocks[2](elu(self.transition[1](h)))  # [batch, 192, 8, 8]

@@ -1,8 +1,9 @@
-"""The generative networks p(x|z) of 32x32 colour images: PixelCNN++ with two receptive fields.
+"""The generative networks p(x|z) of colour images: PixelCNN++ with two receptive fields.
 
 Both are two stacks of shifted convolutions (Salimans et al., 2017): the vertical one sees the
 rows above a pixel, the horizontal one also what is left of it, and takes up the vertical one's
-features. z, 8x8 maps, is brought to every resolution and enters each block. They return the
+features. z, maps of a quarter of the image's side, is brought to every resolution and enters
+each block. They return the
 parameters of a mixture of logistics for each pixel (``likelihoods``).
 """
 
@@ -29,9 +30,10 @@ from maelib.nets.layers import (
 from maelib.nets.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
 
 MakeConv = Callable[[int, int], nn.Module]
-SIZE, CODE_SIZE = 32, 8
 Pyramid = tuple[
-    Float[Tensor, "batch c 8 8"], Float[Tensor, "batch c 16 16"], Float[Tensor, "batch c 32 32"]
+    Float[Tensor, "batch c quarter quarter"],
+    Float[Tensor, "batch c half half"],
+    Float[Tensor, "batch c side side"],
 ]
 Stacks = tuple[Maps, Maps]  # the vertical one's features, and the horizontal one's
 
@@ -71,19 +73,20 @@ class GatedBlock(nn.Module):
 
 
 class CodePyramid(nn.Module):
-    """The code's maps as ``channels`` features of 8x8, 16x16 and 32x32."""
+    """The code's maps as ``channels`` features of 8x8, 16x16 and 32x32, for images of 32x32."""
 
-    def __init__(self, maps: int, channels: int):
+    def __init__(self, maps: int, channels: int, side: int):
         super().__init__()
-        self.maps = maps
+        self.maps, self.side = maps, side
         self.first = Conv2d(maps, channels, 3, padding=1)
         self.up16 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         self.up32 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, z: Codes) -> Pyramid:
-        h8 = elu(self.first(z.unflatten(1, (self.maps, CODE_SIZE, CODE_SIZE))))
-        h16 = elu(self.up16(h8))
-        return h8, h16, elu(self.up32(h16))
+        quarter, half = -(-self.side // 4), -(-self.side // 2)
+        h8 = elu(self.first(z.unflatten(1, (self.maps, quarter, quarter))))
+        h16 = _cut(elu(self.up16(h8)), half)
+        return h8, h16, _cut(elu(self.up32(h16)), self.side)
 
 
 class Stem(nn.Module):
@@ -111,11 +114,11 @@ class _ColourDecoder(nn.Module):
 
     autoregressive = True
     log_prob, expected = staticmethod(mixture_log_prob), staticmethod(mixture_mean)
-    shape = (3, SIZE, SIZE)
 
-    def __init__(self, maps: int, channels: int, mixtures: int, left_rows: int):
+    def __init__(self, maps: int, channels: int, mixtures: int, left_rows: int, side: int):
         super().__init__()
-        self.pyramid = CodePyramid(maps, channels)
+        self.shape = (3, side, side)
+        self.pyramid = CodePyramid(maps, channels, side)
         self.stem = Stem(channels, left_rows)
         self.last = Conv2d(channels, LogisticMixture.outputs(mixtures), 1)
 
@@ -132,8 +135,8 @@ class SmallPixelCNN(_ColourDecoder):
 
     above, side = 2, 3  # rows and columns that a pixel sees beside its own
 
-    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
-        super().__init__(maps, channels, mixtures, left_rows=1)
+    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int, side: int = 32):
+        super().__init__(maps, channels, mixtures, 1, side)
         self.down = GatedBlock(channels, vertical(3))
         # The second is 1x1: no pixel further right may see the vertical features, 7 columns wide.
         self.right = GatedBlock(channels, horizontal(3), horizontal(1), skip=channels)
@@ -160,14 +163,14 @@ class FullPixelCNN(_ColourDecoder):
     blocks. The way up takes the features of the way down, in reverse.
     """
 
-    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int):
-        super().__init__(maps, channels, mixtures, left_rows=2)
+    def __init__(self, maps: int, channels: int, blocks: int, mixtures: int, side: int = 32):
+        super().__init__(maps, channels, mixtures, 2, side)
         self.down_blocks = nn.ModuleList(_levels(channels, blocks, skip=False))
         self.up_blocks = nn.ModuleList(_levels(channels, blocks, skip=True))
         self.shrink = nn.ModuleList(_Resize(channels, up=False) for _ in range(2))
         self.enlarge = nn.ModuleList(_Resize(channels, up=True) for _ in range(2))
 
-    def given_code(self, x: Float[Tensor, "batch 3 32 32"], code: Pyramid) -> OtherMaps:
+    def given_code(self, x: ColourImages, code: Pyramid) -> OtherMaps:
         """The mixtures' parameters from the whole image and the code's features."""
         stacks = self.stem(x)
         passed = [stacks]
@@ -183,7 +186,8 @@ class FullPixelCNN(_ColourDecoder):
             for pair in pairs:
                 stacks = pair(*stacks, code[level], passed.pop())
             if level < 2:
-                stacks = self.enlarge[level](*stacks)
+                larger = self.enlarge[level](*stacks)
+                stacks = tuple(_cut(stack, passed[-1][0].shape[-1]) for stack in larger)
         return in_float32(self.last, elu(stacks[1]))
 
 
@@ -218,3 +222,8 @@ def _levels(channels: int, blocks: int, skip: bool) -> list[nn.ModuleList]:
     # On the way up the two larger levels take one more feature: that of the halving before them.
     counts = [blocks, blocks + 1, blocks + 1] if skip else [blocks] * 3
     return [nn.ModuleList(_Pair(channels, skip) for _ in range(count)) for count in counts]
+
+
+def _cut(h: Maps, side: int) -> ResizedMaps:
+    """The first rows and columns: an odd side was rounded up when it was halved."""
+    return h[..., :side, :side]

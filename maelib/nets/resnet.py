@@ -1,4 +1,4 @@
-"""The ResNet encoder of 28x28 images, and its mirror image: a factorised decoder p(x|z)."""
+"""The ResNet encoder of binary images, and its mirror image: a factorised decoder p(x|z)."""
 
 from itertools import pairwise
 
@@ -24,15 +24,18 @@ class DownBlock(nn.Module):
 
 
 class ResNetEncoder(nn.Module):
-    """Three residual blocks of ``channels`` (28 -> 14 -> 7 -> 4) and a 4x4 convolution."""
+    """Three residual blocks of ``channels`` and a convolution of all that is left.
 
-    def __init__(self, channels: tuple[int, int, int], hidden: int):
+    A block halves the image and rounds up: 28 -> 14 -> 7 -> 4.
+    """
+
+    def __init__(self, channels: tuple[int, int, int], hidden: int, side: int = 28):
         super().__init__()
         self.blocks = nn.Sequential(*(DownBlock(*pair) for pair in pairwise((1, *channels))))
-        self.features = Conv2d(channels[-1], hidden, 4)
+        self.features = Conv2d(channels[-1], hidden, _halved(side, 3))
         self.outputs = hidden
 
-    def forward(self, x: Float[Tensor, "batch 1 28 28"]) -> Float[Tensor, "batch hidden"]:
+    def forward(self, x: BinaryImages) -> Float[Tensor, "batch hidden"]:
         return elu(self.features(self.blocks(x))).flatten(1)
 
 
@@ -55,16 +58,22 @@ class ResNetDecoder(nn.Module):
 
     autoregressive = False
     log_prob, expected = staticmethod(bernoulli_log_prob), staticmethod(bernoulli_mean)
-    shape = (1, 28, 28)
 
-    def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int):
+    def __init__(self, latent: int, channels: tuple[int, int, int], hidden: int, side: int = 28):
         super().__init__()
+        self.shape = (1, side, side)
         a, b, c = channels
+        even = [_halved(side, times) % 2 == 0 for times in range(3)]
         self.features = Linear(latent, hidden)
-        self.project = ConvTranspose2d(hidden, c, 4)  # 1x1 -> 4x4
-        self.up7, self.up14 = UpBlock(c, b, even=False), UpBlock(b, a, even=True)
-        self.up28 = UpBlock(a, 1, even=True)
+        self.project = ConvTranspose2d(hidden, c, _halved(side, 3))  # 1x1 -> 4x4 for side 28
+        self.up7, self.up14 = UpBlock(c, b, even[2]), UpBlock(b, a, even[1])
+        self.up28 = UpBlock(a, 1, even[0])
 
     def forward(self, z: Codes, x: BinaryImages | None = None) -> BinaryImages:
         h = elu(self.project(elu(self.features(z))[:, :, None, None]))
         return self.up28(elu(self.up14(elu(self.up7(h)))))
+
+
+def _halved(side: int, times: int) -> int:
+    """A side that was halved so often, rounded up."""
+    return -(-side // 2**times)

@@ -42,7 +42,8 @@ def write_all(
     trained models, if they have been drawn already. Returns the folder written to.
     """
     for record in records_on_disk.collect(runs / preset):
-        records_on_disk.publish(record, root / "results")
+        if images_of(record.config.data.name):  # not of own pictures
+            records_on_disk.publish(record, root / "results")
     everything = records_on_disk.collect(root / "results")
     folder = folder_for(preset, dataset, root, everything)
     records = [r for r in everything if r.config.preset == preset]

@@ -77,11 +77,15 @@ def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
 
 
 def compare(record: Record, table: str = "table4") -> pd.DataFrame:
-    """One run beside the paper's row for it, in nats; the paper's is empty where it has none."""
+    """One run beside the paper's row for it, in nats; the paper's is empty where it has none.
+
+    A run on images that the paper does not have stands alone.
+    """
     experiment, config = experiment_of(record.config), record.config
     printed = paper.row(table, experiment and experiment.row) or {}
-    ours = f"ours ({config.data.name}, {config.preset})"
-    columns = {f"paper ({images_of(config.data.name)})": printed, ours: record.measurements}
+    images = images_of(config.data.name)
+    columns = {f"paper ({images})": printed} if images else {}
+    columns |= {f"ours ({config.data.label}, {config.preset})": record.measurements}
     return pd.DataFrame(columns, index=list(MEASURES), dtype=float).round(2)
 
 

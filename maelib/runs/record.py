@@ -43,7 +43,7 @@ class Record:
         """One line that belongs under every number or picture of this run."""
         how = self.evaluation
         return (
-            f"{self.config.label()} on {self.config.data.name}, preset {self.config.preset}, seed "
+            f"{self.config.label()} on {self.config.data.label}, preset {self.config.preset}, seed "
             f"{self.config.seed}; NLL: k = {how['nll_k']}, {how['nll_images']} test images; other "
             f"measures: {how['test_images']} test images{binarised(how)}; "
             f"commit {self.provenance['commit']}"

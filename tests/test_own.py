@@ -1,0 +1,208 @@
+"""A user's own pictures: what is read, what is refused, and that the networks fit them."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from maelib import cli, config, model
+from maelib.data import dataset, own
+from maelib.experiments import images_of
+from maelib.internal import rng
+from maelib.measure import sampling
+from maelib.report import tables
+from maelib.runs.run import run
+
+
+def discs(count, side, colour=False):
+    """Pictures of discs, [count, side, side] or [count, side, side, 3], uint8."""
+    random = np.random.default_rng(0)
+    rows, columns = np.mgrid[:side, :side]
+    centres, radii = random.uniform(0.3, 0.7, (2, count, 1, 1)), random.uniform(0.1, 0.3, count)
+    far = np.hypot(rows / side - centres[0], columns / side - centres[1])
+    grey = (255 * (far < radii[:, None, None])).astype(np.uint8)
+    return grey[..., None] * random.random((count, 1, 1, 3)) // 1 if colour else grey
+
+
+def write_folder(folder, pictures):
+    folder.mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture.astype(np.uint8)).save(folder / f"{number:03}.png")
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz", "npy", "fractions", "channels first"])
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_folder_and_an_array_of_the_same_pictures_are_one_data_set(kind, colour, tmp_path):
+    pictures = discs(40, 20, colour).astype(np.uint8)
+    path = tmp_path / "my pictures (1)" / f"x.{kind}"
+    path.parent.mkdir()
+    if kind == "folder":
+        write_folder(path, pictures)
+    elif kind == "npz":
+        np.savez(path, images=pictures)
+    elif kind == "npy":
+        np.save(path, pictures)
+    else:
+        path = path.with_suffix(".npz")
+        first = pictures.reshape(40, 20, 20, -1).transpose(0, 3, 1, 2)
+        np.savez(path, images=pictures / 255 if kind == "fractions" else first)
+    found = dataset.load(str(path))
+    assert [len(part) for part in (found.train, found.val, found.test)] == [32, 4, 4]
+    assert found.train.images.shape[1:] == (3 if colour else 1, 20, 20)
+    c = config.resolve("smoke", str(path))
+    assert (c.network.is_colour, c.network.side) == (colour, 20)
+    write_folder(tmp_path / "again", pictures)
+    assert found.digest == dataset.load(tmp_path / "again").digest
+
+
+def test_subfolders_and_an_array_of_labels_are_labels(tmp_path):
+    pictures = discs(20, 16)
+    write_folder(tmp_path / "all" / "a", pictures[:5])
+    write_folder(tmp_path / "all" / "b", pictures[5:])
+    np.savez(tmp_path / "all.npz", images=pictures, labels=np.array(["x"] * 5 + ["y"] * 15))
+    for path in (tmp_path / "all", tmp_path / "all.npz"):
+        _, labels, names = own.read(path)
+        assert labels.bincount().tolist() == [5, 15]
+        assert len(names) == 20
+
+
+def test_a_path_is_found_from_home_and_from_the_project(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_folder(tmp_path / "pictures", discs(20, 16))
+    monkeypatch.chdir(tmp_path)
+    for path in ("~/pictures", "pictures", "./pictures"):
+        assert config.resolve("smoke", path).data.name == str(tmp_path / "pictures")
+
+
+def test_the_key_is_of_the_pictures_and_not_of_their_place(tmp_path):
+    first = config.resolve("smoke", str(write_folder(tmp_path / "a" / "x", discs(20, 16))))
+    other = config.resolve("smoke", str(write_folder(tmp_path / "b" / "x", discs(20, 16))))
+    assert first.name("digest") == other.name("digest")
+    assert first.name("digest").startswith("own-x-mae-a1-b0.5-s0-")
+    assert first.key("digest") != first.key("other pictures")
+
+
+def damaged(folder, damage):
+    pictures = discs(20, 20)
+    if damage == "empty":
+        folder.mkdir()
+        return
+    write_folder(folder, pictures[:10] if damage == "few" else pictures)
+    if damage == "other size":
+        Image.new("L", (21, 21)).save(folder / "999.png")
+    elif damage == "not square":
+        Image.new("L", (20, 30)).save(folder / "000.png")
+    elif damage == "large":
+        Image.new("L", (65, 65)).save(folder / "000.png")
+    elif damage == "one in colour":
+        Image.new("RGB", (20, 20)).save(folder / "999.png")
+    elif damage == "transparent":
+        Image.new("RGBA", (20, 20)).save(folder / "000.png")
+    elif damage == "unreadable":
+        (folder / "010.png").write_bytes((folder / "010.png").read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("empty", "the folder x holds no pictures"),
+        ("few", "x holds 10 pictures; at least 20"),
+        ("other size", r"999\.png is grey, 21x21, but 000\.png is grey, 20x20; all"),
+        ("one in colour", r"999\.png is RGB, 20x20, but 000\.png is grey, 20x20; all"),
+        ("not square", r"000\.png has pictures of 30x20 pixels; they must be square"),
+        ("large", r"000\.png has pictures of 65x65 pixels; .* a side of 16 to 64"),
+        ("transparent", r"000\.png has the mode RGBA; save it as grey \(L\) or as RGB"),
+        ("unreadable", r"010\.png is not a readable picture"),
+    ],
+)
+def test_a_folder_of_unfit_pictures_is_one_sentence(damage, sentence, tmp_path, capsys):
+    damaged(tmp_path / "x", damage)
+    with pytest.raises(ValueError, match=sentence):
+        dataset.load(str(tmp_path / "x"))
+    assert cli.main(["train", "--preset", "smoke", "--dataset", str(tmp_path / "x")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ({"images": np.zeros((20, 20), np.uint8)}, r"images of shape \(20, 20\)"),
+        ({"images": np.zeros((20, 20, 20, 4), np.uint8)}, r"images of shape \(20, 20, 20, 4\)"),
+        ({"images": np.full((20, 20, 20), 300)}, "outside their range"),
+        ({"images": np.full((20, 20, 20), 2.0)}, "outside their range"),
+        ({"images": np.full((20, 20, 20), np.nan)}, "outside their range"),
+        ({"images": np.zeros((20, 20, 20)) + 1j}, "outside their range"),
+        ({"images": np.zeros((0, 20, 20))}, "outside their range"),
+        ({"images": np.array([None] * 20)}, "holds no readable array"),
+        ({"pixels": np.zeros((20, 20, 20))}, "called 'images'"),
+        ({"images": np.zeros((20, 20, 20)), "labels": np.zeros(3)}, r"labels of shape \(3,\)"),
+        ({"images": np.zeros((20, 8, 8))}, "8x8 pixels"),
+        (b"PK\3\4 cut off", "holds no readable array"),
+        (b"", "holds no readable array"),
+    ],
+)
+def test_an_array_of_unfit_pictures_is_one_sentence(content, sentence, tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez(path, **content) if isinstance(content, dict) else path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        dataset.load(str(path))
+    with pytest.raises(ValueError, match=sentence):
+        config.resolve("smoke", str(path))
+
+
+def test_a_path_that_holds_no_pictures_lists_what_there_is(tmp_path):
+    (tmp_path / "notes.txt").write_text("x")
+    for path in (tmp_path / "nowhere", tmp_path / "notes.txt"):
+        with pytest.raises(ValueError, match=r"one of auto, mnist.*or the path of your own"):
+            config.resolve("smoke", str(path))
+
+
+@pytest.mark.parametrize("side", [16, 17, 23, 30, 64])
+@pytest.mark.parametrize("decoder", ["resnet", "pixelcnn", "pixelcnnpp-7x3", "pixelcnnpp"])
+def test_networks_fit_images_of_every_size(side, decoder, tmp_path):
+    colour = decoder.startswith("pixelcnnpp")
+    np.save(tmp_path / "x.npy", discs(20, side, colour).astype(np.uint8))
+    c = config.resolve("smoke", str(tmp_path / "x.npy"), decoder=decoder)
+    net = model.build(c.network)
+    x = dataset.as_input(dataset.load(c.data.name).val.images)
+    outputs = net(x, torch.randn(2, c.network.latent))
+    assert all(part.isfinite().all() for part in outputs)
+    assert net.decoder.shape == x.shape[1:]
+    if side == 17:
+        assert sampling.sample(net, 2, rng.generator(0)).shape == x.shape
+
+
+def causal(net, x, z):
+    """Whether no pixel's output changes with the pixels from it on."""
+    x = x.clone().requires_grad_()
+    row, column = x.shape[2] // 2, x.shape[3] - 1
+    net.decoder(z, x)[:, :, row, column].sum().backward()
+    seen = x.grad.abs().sum((0, 1))
+    return float(seen[row, column:].sum() + seen[row + 1 :].sum()) == 0 and float(seen.sum()) > 0
+
+
+@pytest.mark.parametrize("decoder", ["pixelcnnpp-7x3", "pixelcnnpp"])
+def test_colour_decoders_of_odd_sizes_see_only_the_pixels_before(decoder, tmp_path):
+    np.save(tmp_path / "x.npy", discs(20, 19, True).astype(np.uint8))
+    c = config.resolve("smoke", str(tmp_path / "x.npy"), decoder=decoder)
+    net = model.build(c.network)
+    x = dataset.as_input(dataset.load(c.data.name).val.images)
+    model.initialise(net, x, torch.randn(2, c.network.latent))
+    assert causal(copy.deepcopy(net), x, torch.randn(2, c.network.latent))
+
+
+@pytest.mark.parametrize(("side", "colour"), [(20, False), (48, True)])
+def test_a_run_on_own_pictures_is_never_beside_the_paper(side, colour, tmp_path, capsys):
+    path = write_folder(tmp_path / "my pictures", discs(60, side, colour))
+    how = ["--preset", "smoke", "--dataset", str(path), "--out-dir", str(tmp_path / "runs")]
+    assert cli.main(["train", *how]) == 0
+    assert "mae-a1-b0.5 on own-my-pictures, preset smoke" in capsys.readouterr().out
+    assert cli.main(["train", *how]) == 0
+    c = config.resolve("smoke", str(path))
+    record, _, _ = run(c, out_dir=tmp_path / "runs", log=lambda _: None)
+    assert ("bpd" in record.measurements) == colour
+    assert images_of(c.data.name) is None
+    assert list(tables.compare(record)) == ["ours (own-my-pictures, smoke)"]
