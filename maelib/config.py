@@ -154,9 +154,10 @@ def from_json(content: dict) -> Config:
         made["objective"] = replace(OBJECTIVES[objective["name"]], **objective)
         seed = checked("seed", content["seed"], int, {"least": 0})
         config = Config(content["preset"], seed=seed, **made)
+        name = config.data.name
     except (KeyError, TypeError) as problem:
         raise ValueError(f"it holds no configuration of this version ({problem!r})") from problem
-    _check_together(config)
+    _check_together(config, config.network.is_colour if config.data.is_own else name in COLOUR)
     return config
 
 

@@ -26,7 +26,12 @@ class Data(Settings):
     test_images: int | None = option(None, "measure on the first so many test images", least=2)
 
     @property
+    def is_own(self) -> bool:
+        """Whether the images are own pictures."""
+        return self.name not in (AUTO, *DATASETS)
+
+    @property
     def label(self) -> str:
         """The name for people and files; that of own pictures never equals a data set's."""
-        is_own = self.name not in (AUTO, *DATASETS)
-        return f"own-{re.sub(r'[^0-9A-Za-z]+', '-', Path(self.name).stem)}" if is_own else self.name
+        stem = re.sub("[^0-9A-Za-z]+", "-", Path(self.name).stem)
+        return f"own-{stem}" if self.is_own else self.name
