@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PRESET ?= quick
 BIN := .venv/bin
-STRICT_NOTEBOOKS := $(wildcard notebooks/00_*.ipynb notebooks/01_*.ipynb notebooks/02_*.ipynb notebooks/03_*.ipynb)
+STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
 
 .PHONY: help reproduce test docs book lab lint format clean
 .DEFAULT_GOAL := help

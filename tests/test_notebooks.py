@@ -9,11 +9,12 @@ from papermill.exceptions import PapermillExecutionError
 from maelib import config
 from maelib.experiments import EVERYTHING
 from maelib.experiments import NOTEBOOKS as TRAINED_BY
+from maelib.workflow import plan
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
 READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
-TUTORIALS = [path for path in NOTEBOOKS if path.stem[:2] < "04"]
+TUTORIALS = [path for path in NOTEBOOKS if path.stem in plan.TUTORIALS]
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Passed unknown parameter.*"),

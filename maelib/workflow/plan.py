@@ -14,7 +14,13 @@ from maelib.experiments import MAE, VAE, VLAE, Experiment, choose
 from maelib.internal.paths import default_out_dir
 from maelib.runs.run import find_pretrained
 
-TUTORIALS = ("00_start_here", "01_elbo", "02_mutual_posterior_divergence", "03_networks")
+TUTORIALS = (
+    "00_start_here",
+    "01_elbo",
+    "02_mutual_posterior_divergence",
+    "03_networks",
+    "09_linear_vaes",
+)
 COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
 
 
