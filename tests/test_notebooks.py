@@ -21,12 +21,12 @@ pytestmark = [
 ]
 
 
-def execute(path, folder, **parameters):
-    """The notebook after it has run in ``folder``, made anew from its text."""
+def execute(path, folder, cwd=None, **parameters):
+    """The notebook after it has run in ``cwd``, by default ``folder``, made anew from its text."""
     source, out = folder / f"{path.stem}.ipynb", folder / f"out-{path.stem}.ipynb"
     jupytext.write(jupytext.read(path), source)
     papermill.execute_notebook(
-        source, out, parameters, cwd=folder, progress_bar=False, kernel_name="python3"
+        source, out, parameters, cwd=cwd or folder, progress_bar=False, kernel_name="python3"
     )
     return nbformat.read(out, 4)
 
@@ -82,7 +82,7 @@ def test_an_experiment_s_options_are_parameters_of_its_notebook(experiment):
 
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_tutorial_runs(path, tmp_path):
-    execute(path, tmp_path)
+    execute(path, tmp_path, cwd=path.parent)  # beside the results that it reads
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
