@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import product
 from pathlib import Path
 from unittest import mock
 
@@ -55,6 +56,13 @@ def nll_images(b: Bench) -> int:
     return 2 if b.quick or not b.on_gpu else 100
 
 
+def one_by_one(model: nn.Module, x: torch.Tensor, k: int) -> None:
+    """The work of ``iw_nll`` by the plain loop: one image and one sample at a time."""
+    for image, _ in product(x, range(k)):
+        eps = torch.randn(1, 1, model.prior.latent, device=x.device)
+        evaluation.log_weights(model, image[None], eps)
+
+
 def nll(b: Bench) -> Iterator[Row]:
     """Importance-weighted NLL, then seconds and peak memory as k grows."""
     c, n = b.configure(), nll_images(b)
@@ -64,7 +72,7 @@ def nll(b: Bench) -> Iterator[Row]:
     plain, ours = b.networks(c)
     x = b.batch(c, n)[0]
     sides = {
-        "reference": torch.no_grad()(partial(evaluation.iw_nll_reference, plain, x, few)),
+        "reference": torch.no_grad()(partial(one_by_one, plain, x, few)),
         "ours": partial(evaluation.iw_nll, ours, x, many),
     }
     times = interleave(sides, 3, b.device)

@@ -152,7 +152,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     images = dataset.load(config.data.name)
     measured = measure(model, images, config.data, settings, options.precision)
     _print_measured(measured.means)
-    print(", ".join(f"{name}: {value}" for name, value in measured.settings.items()))
+    shown = {name: v for name, v in measured.settings.items() if not isinstance(v, list)}
+    print(", ".join(f"{name}: {value}" for name, value in shown.items()))
 
 
 def _sample(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -7,8 +8,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from maelib import config, model
-from maelib.data import dataset
+from maelib.data import Data, dataset
 from maelib.measure import evaluation
+from maelib.measure.estimate import balanced_order, estimate
 from maelib.nets.priors import StandardNormal
 
 
@@ -85,10 +87,83 @@ def test_measure_states_its_settings_and_is_repeatable():
     net, digits = model.build(c.network), dataset.load("digits")
     first, second = (evaluation.measure(net, digits, c.data, c.evaluation) for _ in range(2))
     assert first == second
-    assert first.settings["nll_k"] == 8
-    assert first.settings["nll_images"] == 10
-    means = first.means
+    how, each, means = first.settings, first.per_image, first.means
+    assert (how["test_images"], how["nll_images"]) == (40, 10)
+    assert (how["nll_k"], how["nll_k_all"]) == (8, 1)
     assert means["elbo"] == pytest.approx(means["re"] + means["kl"], abs=1e-3)
-    assert means["nll"] == pytest.approx(sum(first.per_image["nll"]) / 10, abs=1e-3)
+    gap = np.subtract(each["nll"], each["nll_all"][:10])
+    assert means["nll"] == pytest.approx(np.mean(each["nll_all"]) + gap.mean(), abs=2e-3)
     assert all(math.isfinite(value) for value in means.values())
     assert sum(first.dimensions["mutual_kl"]) == pytest.approx(means["mpd"], rel=1e-4)
+
+
+class Darkness(model.VAE):
+    """A model whose NLL is the number of black pixels, so that it is known of every image."""
+
+    def __init__(self):
+        still = Posterior(torch.zeros(784, 2, dtype=torch.float32))
+        super().__init__(nn.Flatten(), still, StandardNormal(2), nn.Identity())
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def log_likelihood(self, x, z):
+        return self.weight * -x.flatten(1).sum(1) + z.sum(1)
+
+
+def planted(easy, hard):
+    """A data set that begins with all its easy images: white ones before black ones."""
+    images = torch.zeros(easy + hard, 1, 28, 28, dtype=torch.uint8)
+    images[easy:] = 255
+    part = dataset.Split(images, (torch.arange(easy + hard) >= easy).long())
+    return dataset.Dataset("digits", part, part, part, "planted")
+
+
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+@pytest.mark.parametrize("used", [None, 200])
+@pytest.mark.parametrize("k_all", [1, 4])
+def test_a_file_whose_first_images_are_easy_does_not_flatter_the_model(used, k_all):
+    """NLL and ELBO are of the same images, and all of the file is drawn from."""
+    share = 300 / 400  # of hard images, each of 784 nats
+    settings = evaluation.Evaluation(nll_images=40, nll_k=64, nll_k_all=k_all)
+    measured = evaluation.measure(
+        Darkness(), planted(100, 300), Data("digits", 400, None, used), settings
+    )
+    means, indices = measured.means, measured.settings["nll_indices"]
+    assert sum(i >= 100 for i in indices) / len(indices) == pytest.approx(share, abs=0.03)
+    assert means["re"] == pytest.approx(784 * share, abs=15)
+    assert means["elbo"] - means["nll"] == pytest.approx(1.1, abs=0.6)
+
+
+@pytest.mark.parametrize("k_all", [1, 16])
+def test_control_variate_is_the_full_estimate_within_its_error(linear, k_all):
+    net, x = linear[0], torch.randn(60, 1, 2, 2, dtype=torch.float64)
+    dear, cheap = (evaluation.iw_nll(net, x, k) for k in (256, k_all))
+    full = estimate(dear.tolist())
+    draws = [torch.randperm(len(x)) for _ in range(400)]
+    made = [estimate(dear[o][:20].tolist(), cheap[o].tolist()) for o in draws]
+    means = np.array([each.mean for each in made])
+    assert abs(means.mean() - full.mean) < 4 * means.std() / 400**0.5  # no bias
+    # The stated error is that of the images themselves and that of drawing 20 of them.
+    stated = np.mean([each.error**2 for each in made])
+    assert stated == pytest.approx(full.error**2 + means.var(), rel=0.1)
+    if k_all > 1:
+        alone = np.std([dear[o][:20].mean() for o in draws])
+        assert means.std() < 0.7 * alone  # better than the 20 images without the others
+
+
+def test_without_a_cheap_number_the_error_is_the_usual_one():
+    values = np.random.default_rng(0).normal(size=50)
+    plain, all_dear = estimate(values.tolist()), estimate(values.tolist(), values.tolist())
+    assert plain == all_dear
+    assert plain.error == pytest.approx(values.std(ddof=1) / 50**0.5)
+    assert estimate([1.0]).error == math.inf
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=200))
+def test_every_beginning_of_the_order_has_the_share_of_each_class(labels):
+    labels = np.array(labels)
+    order = balanced_order(labels, 0)
+    assert sorted(order) == list(range(len(labels)))
+    for label in set(labels):
+        seen = np.cumsum(labels[order] == label)
+        share = np.arange(1, len(labels) + 1) * (labels == label).mean()
+        assert np.abs(seen - share).max() <= 5  # at most one image for each class

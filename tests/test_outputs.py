@@ -86,6 +86,16 @@ def test_a_record_of_another_configuration_is_skipped_by_name(finished, tmp_path
         assert records.collect(tmp_path) == []
 
 
+def test_a_caption_says_how_the_nll_was_measured_in_every_version():
+    old = {"nll_k": 128, "nll_images": 500, "test_images": 10_000, "binarisations": 1}
+    new = {**old, "nll_k_all": 8}
+    said = [records.measured_how({**how, "version": v}) for how, v in ((old, 2), (new, 3))]
+    assert said[0].startswith("NLL with k = 128 on the first 500 test images, other measures on 10")
+    assert "k = 8 on all of them plus its mean change to k = 128 on 500 random ones" in said[1]
+    full = records.measured_how({**new, "nll_images": 10_000, "version": 3})
+    assert full.startswith("10,000 test images; NLL with k = 128 on all of them")
+
+
 def test_paired_interval_ignores_what_is_common_to_both():
     common = [float(i) ** 2 for i in range(50)]
     noise = [0.01 * (-1) ** i for i in range(50)]

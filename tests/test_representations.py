@@ -19,6 +19,8 @@ def test_well_separated_clumps_are_found():
     for name in ("kmeans_20", "kmeans_20_majority", "knn_100", "knn_all", "linear_all"):
         assert result[name] > 97
     assert "knn_1000" not in result  # there are only 600 samples
+    assert "knn_100_sd" in result
+    assert "knn_all_sd" not in result  # one fit has no spread
 
 
 def test_labels_without_relation_to_the_codes_give_chance():
@@ -55,6 +57,7 @@ def test_draws_are_balanced_and_repeatable():
 
 def test_a_model_is_measured_on_small_data():
     net = model.build(config.resolve("smoke", "digits").network)
-    result = representations.measure_model(net, dataset.load("digits"), 60, 40, runs=2)
+    digits = dataset.load("digits")
+    result = representations.measure_model(net, digits.train.first(60), digits.test.first(40), 2)
     assert 0 <= result["kmeans_10"] <= 100
     assert "knn_100" not in result

@@ -13,6 +13,7 @@ from maelib.data import dataset
 from maelib.internal import paths
 from maelib.objectives import OBJECTIVES
 from maelib.objectives.mae import MAE
+from maelib.runs import record as records
 from maelib.runs.record import collect
 from maelib.runs.run import pick_device, run
 from maelib.training import checkpoints
@@ -262,3 +263,16 @@ def test_home_and_relative_paths_mean_the_same_from_every_folder(tmp_path, monke
         assert paths.data_roots()[0] == tmp_path / "home" / "data"
         monkeypatch.setenv("MAELIB_RUNS", str(tmp_path / "elsewhere"))
         assert paths.default_out_dir() == tmp_path / "elsewhere"
+
+
+def test_a_finished_run_of_an_older_evaluation_is_measured_again_and_not_trained(tmp_path):
+    first, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
+    path = tmp_path / "smoke" / first.name / "result.json"
+    old = replace(
+        first,
+        evaluation=first.evaluation | {"version": 2},
+        measurements=first.measurements | {"nll": 0.0},
+    )
+    records.write(old, path)
+    again, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
+    assert again == first == records.read(path)

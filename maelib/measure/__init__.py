@@ -4,12 +4,18 @@ from dataclasses import dataclass
 
 from maelib.internal.options import Settings, option
 
-EVALUATION_VERSION = 2  # raised when what is measured changes; finished runs are measured again
+EVALUATION_VERSION = 3  # raised when what is measured changes; finished runs are measured again
 
 
 @dataclass(frozen=True)
 class Evaluation(Settings):
-    """How the NLL is estimated; ``None`` is all test images that the run uses."""
+    """How the NLL of all test images that the run uses is estimated.
 
-    nll_images: int | None = option(None, "test images of the NLL", least=2)
+    ``nll_images`` of them, drawn at random, have ``nll_k`` importance samples, and all have
+    ``nll_k_all``, of which one gives the ELBO. ``measure/estimate.py`` joins the two. The default
+    takes ``nll_k`` samples of every image.
+    """
+
+    nll_images: int | None = option(None, "test images with nll_k importance samples", least=2)
     nll_k: int = option(4096, "importance samples of the NLL", least=1)
+    nll_k_all: int = option(1, "importance samples of the other test images", least=1)

@@ -1,24 +1,27 @@
 """What is measured on a trained model: RE, KL, L_elbo, MPD, STD, the NLL, collapse and Table 2.
 
-Every model sees the same seeded binarisation of the test images and the same noise, so that
-models are compared by paired differences.
+Every model sees the test images in the same seeded order and binarisation and with the same noise,
+so that models are compared by paired differences. "The first" images are those of that order,
+in which the classes are balanced: a file's first images may be easier than the rest.
 """
 
 import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from maelib.data import Data
-from maelib.data.dataset import Dataset, as_input
+from maelib.data.dataset import Dataset, Split, as_input
 from maelib.divergences import mpd, std
 from maelib.internal import rng
 from maelib.internal.shapes import Codes, Images, ManyCodes, PerImage, Samples
 from maelib.measure import EVALUATION_VERSION, Evaluation, collapse
+from maelib.measure.estimate import balanced_order, estimate
 from maelib.model import VAE, log_normal, reparameterise
 from maelib.nets.layers import fixed_weights
 from maelib.objectives.base import Outputs
@@ -27,7 +30,7 @@ from maelib.training.precision import choose, inference_precision
 BLOCK = 64  # importance samples that share one noise key
 PAIR_BATCH = 512  # test images among which MPD and STD are taken
 COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
-SEED = 0  # of the test binarisation and noise: the same for every run
+SEED = 0  # of the order, binarisation and noise of test images: the same for every run
 Weights = Float[Tensor, "samples batch"]
 
 
@@ -51,16 +54,20 @@ def measure(
 ) -> Measured:
     """Every measure, on the images ``used``; ``observe`` gets the NLL's images done, and all.
 
+    All means are of the same images: the NLL of those without ``nll_k`` samples is estimated.
     Only colour images have bits/dim (``bpd``), and only binary ones with labels the measures of
     Table 2.
     """
     device = next(model.parameters()).device
     precision = choose(precision, device)
-    x = test_images(dataset.test.first(used.test_images).images.to(device))
+    order = torch.from_numpy(balanced_order(dataset.test.labels.numpy(), SEED))[: used.test_images]
+    test = Split(dataset.test.images[order], dataset.test.labels[order])
+    x = test_images(test.images.to(device))
     re, kl, mu, logvar = elbo_terms(model, x, precision=precision)
     mpds, stds = pair_measures(mu, logvar)
-    few, is_colour = x[: settings.nll_images], x.shape[1] == 3
-    nll = iw_nll(model, few, settings.nll_k, precision=precision, observe=observe)
+    is_colour = x.shape[1] == 3
+    nlls = nll_terms(model, x, re + kl, settings, precision, observe)
+    nll = estimate(*nlls.values())
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
     scalars, dimensions = collapse.measure(model, x[first], mu[first], logvar[first], kl_first)
@@ -70,24 +77,25 @@ def measure(
         "elbo": float((re + kl).mean()),
         "mpd": statistics.fmean(mpds),
         "std": statistics.fmean(stds),
-        "nll": float(nll.mean()),
-        "nll_standard_error": float(nll.std()) / math.sqrt(len(nll)),
+        "nll": nll.mean,
+        "nll_standard_error": nll.error,
         **scalars,
     }
     if is_colour:
-        means["bpd"] = bits_per_dim(means["nll"], x[0].numel())
-    elif len(dataset.train.first(used.train_images).labels.unique()) > 1:
+        means["bpd"] = bits_per_dim(nll.mean, x[0].numel())
+    elif len((train := dataset.train.first(used.train_images)).labels.unique()) > 1:
         from maelib.measure import representations  # scikit-learn takes seconds to import
 
-        limits = used.train_images, used.test_images
-        means |= representations.measure_model(model, dataset, *limits)
-    per_image = {"nll": nll, "re": re[: len(nll)], "kl": kl[: len(nll)]}
-    per_image = {name: [round(v, 4) for v in each.tolist()] for name, each in per_image.items()}
+        means |= representations.measure_model(model, train, test)
+    lists = {**nlls, "re": re.tolist(), "kl": kl.tolist()}
+    lists = {name: _rounded(values) for name, values in lists.items()}
     how = {
         "version": EVALUATION_VERSION,
         "test_images": len(x),
-        "nll_images": len(nll),
+        "nll_images": nll.count,
         "nll_k": settings.nll_k,
+        "nll_k_all": settings.nll_k_all if "nll_all" in nlls else settings.nll_k,
+        "nll_indices": order[: nll.count].tolist(),
         "binarisations": 0 if is_colour else 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
@@ -95,7 +103,32 @@ def measure(
         "precision": precision,
         "weights": "exponential moving average, best validation ELBO",
     }
-    return Measured(means, {**per_image, "mpd": mpds, "std": stds}, dimensions, how)
+    return Measured(means, {**lists, "mpd": mpds, "std": stds}, dimensions, how)
+
+
+def nll_terms(
+    model: VAE,
+    x: Images,
+    elbo: PerImage,
+    settings: Evaluation,
+    precision: str,
+    observe: Callable[[int, int], None] | None,
+) -> dict[str, list[float]]:
+    """What ``estimate`` makes the NLL from: ``nll`` of the first images and ``nll_all`` of all.
+
+    There is no ``nll_all`` where all images have ``nll_k`` samples; one sample gives the ELBO.
+    """
+    count, estimated = settings.nll_images or len(x), partial(iw_nll, model, precision=precision)
+    dear = {"nll": estimated(x[:count], settings.nll_k, observe=observe).tolist()}
+    if count >= len(x):
+        return dear
+    is_elbo = settings.nll_k_all == 1
+    cheap = elbo if is_elbo else estimated(x, settings.nll_k_all, observe=observe)
+    return {**dear, "nll_all": cheap.tolist()}
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 3) for value in values]
 
 
 def bits_per_dim(nll: float, dimensions: int) -> float:
@@ -150,16 +183,6 @@ def iw_nll(
             if observe:
                 observe(first + len(chunk), len(x))
     return torch.cat(results)
-
-
-def iw_nll_reference(model: VAE, x: Images, k: int) -> PerImage:
-    """A slow reference of ``iw_nll``: one image and one sample at a time."""
-    rows = []
-    for i, image in enumerate(x):
-        eps = torch.cat([noise_block(i, b, model.prior.latent) for b in range(-(-k // BLOCK))])
-        weights = [log_weights(model, image[None], e[None, None])[0] for e in eps[:k].to(x)]
-        rows.append(-importance_weighted_bound(torch.stack(weights)))
-    return torch.cat(rows)
 
 
 def log_weights(

@@ -18,7 +18,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from maelib.data.dataset import Dataset, binarise
+from maelib.data.dataset import Split, binarise
 from maelib.internal import rng
 from maelib.internal.shapes import Codes, Labels
 from maelib.model import VAE
@@ -39,13 +39,13 @@ def codes(model: VAE, images: UInt8[Tensor, "batch 1 h w"], part: str, batch: in
     return torch.cat(means).numpy()
 
 
-def measure_model(
-    model: VAE, data: Dataset, train_images: int | None, test_images: int | None, runs: int = 5
-) -> dict[str, float]:
+def measure_model(model: VAE, train: Split, test: Split, runs: int = 5) -> dict[str, float]:
     """``measure`` on the posterior means of a model."""
-    parts = {"train": data.train.first(train_images), "test": data.test.first(test_images)}
-    train, test = ((codes(model, p.images, key), p.labels.numpy()) for key, p in parts.items())
-    return measure(*train, *test, runs)
+    parts = {"train": train, "test": test}
+    (known, labels), (other, truth) = (
+        (codes(model, part.images, key), part.labels.numpy()) for key, part in parts.items()
+    )
+    return measure(known, labels, other, truth, runs)
 
 
 def measure(
@@ -53,9 +53,10 @@ def measure(
 ) -> dict[str, float]:
     """Clustering and classification accuracy on the test codes, in per cent; NMI in 0 to 1.
 
-    Means over ``runs`` seeds, and their standard deviations (``_sd``): ``kmeans_K`` with
-    ``_majority``, ``_hungarian`` and ``_nmi``; ``knn_L`` and ``linear_L`` from L labels, or
-    ``all``. A K or L that exceeds the training set is left out.
+    Means over ``runs`` seeds of k-means or of the draw of labels, and their standard deviations
+    (``_sd``): ``kmeans_K`` with ``_majority``, ``_hungarian`` and ``_nmi``; ``knn_L`` and
+    ``linear_L`` from L labels. ``knn_all`` and ``linear_all`` are one fit and have no ``_sd``. A K
+    or L that exceeds the training set is left out.
     """
     result: dict[str, float] = {}
     for k in (k for k in CLUSTERS if k <= len(train)):
@@ -67,8 +68,7 @@ def measure(
             drawn = [draw(train, train_labels, count, seed) for seed in range(runs)]
             scores = [_accuracy(fit(*sample), test, test_labels) for sample in drawn]
             result |= _summary(f"{kind}_{count}", scores)
-        whole = _accuracy(fit(train, train_labels), test, test_labels)
-        result |= _summary(f"{kind}_all", [whole])
+        result[f"{kind}_all"] = _accuracy(fit(train, train_labels), test, test_labels)
     return result
 
 
@@ -127,5 +127,5 @@ def _accuracy(fitted: KNeighborsClassifier | Pipeline, test: TestCodes, truth: T
 
 
 def _summary(name: str, values: list[float]) -> dict[str, float]:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return {name: statistics.fmean(values), f"{name}_sd": deviation}
+    spread = {f"{name}_sd": statistics.stdev(values)} if len(values) > 1 else {}
+    return {name: statistics.fmean(values), **spread}

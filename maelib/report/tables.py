@@ -12,7 +12,7 @@ from maelib.internal.files import write_text
 from maelib.nets import COLOUR_DECODERS
 from maelib.report import paper
 from maelib.report.claims import Verdict
-from maelib.runs.record import Record, binarised
+from maelib.runs.record import Record, measured_how
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
 COLLAPSE = (
@@ -93,13 +93,12 @@ def caption(records: list[Record], *notes: str) -> str:
     """Preset, data set, evaluation settings and commits of ``records``, then the notes."""
     if not records:
         return " ".join(["No run of this preset and data set has been made.", *notes])
-    first, how = records[0].config, records[0].evaluation
+    first, ways = records[0].config, sorted({measured_how(r.evaluation) for r in records})
     commits = ", ".join(sorted({r.provenance["commit"] for r in records}))
     seeds = ", ".join(str(s) for s in sorted({r.config.seed for r in records}))
     text = (
-        f"Data: {first.data.name}; preset: {first.preset}; seeds: {seeds}; NLL with k = "
-        f"{how['nll_k']} on {how['nll_images']} test images, other measures on "
-        f"{how['test_images']}{binarised(how)}; commit {commits}."
+        f"Data: {first.data.name}; preset: {first.preset}; seeds: {seeds}; "
+        f"{'; or '.join(ways)}; commit {commits}."
     )
     return " ".join([text, *notes])
 

@@ -41,19 +41,28 @@ class Record:
 
     def caption(self) -> str:
         """One line that belongs under every number or picture of this run."""
-        how = self.evaluation
         return (
             f"{self.config.label()} on {self.config.data.label}, preset {self.config.preset}, seed "
-            f"{self.config.seed}; NLL: k = {how['nll_k']}, {how['nll_images']} test images; other "
-            f"measures: {how['test_images']} test images{binarised(how)}; "
+            f"{self.config.seed}; {measured_how(self.evaluation)}; "
             f"commit {self.provenance['commit']}"
         )
 
 
-def binarised(evaluation: dict) -> str:
-    """How many binarisations a record was measured on; nothing for colour images."""
-    count = evaluation["binarisations"]
-    return f", {count} seeded binarisation" + "s" * (count > 1) if count else ""
+def measured_how(evaluation: dict) -> str:
+    """The estimator of the NLL, the test images and their binarisations, for captions."""
+    k, few, every = (evaluation[name] for name in ("nll_k", "nll_images", "test_images"))
+    if evaluation["version"] < 3:
+        text = f"NLL with k = {k} on the first {few:,} test images, other measures on {every:,}"
+    elif few < every:
+        cheap = evaluation["nll_k_all"]
+        text = (
+            f"{every:,} test images; NLL with k = {cheap} on all of them plus its mean change to "
+            f"k = {k} on {few:,} random ones (control variate)"
+        )
+    else:
+        text = f"{every:,} test images; NLL with k = {k} on all of them"
+    count = evaluation["binarisations"]  # none for colour images
+    return text + (f"; {count} seeded binarisation" + "s" * (count > 1) if count else "")
 
 
 def write(record: Record, path: Path) -> None:

@@ -91,9 +91,9 @@ def run(
 def find_pretrained(
     name: str, preset: str, root: Path | None = None
 ) -> tuple[Record, Pretrained] | None:
-    """A run's committed record and pretrained model, where both are there and measured as today."""
+    """A run's committed record and pretrained model, where both are there."""
     record = records.intact((root or project_root()) / "results" / preset / f"{name}.json")
-    model = model_of(record) if _is_current(record) else None
+    model = None if record is None else model_of(record)
     return (record, model) if model else None
 
 
