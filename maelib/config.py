@@ -12,7 +12,7 @@ from pathlib import Path
 from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
-from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, Network, map_side
+from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
 from maelib.objectives import OBJECTIVES, SETS, Objective
 from maelib.training import TRAINING_VERSION, Training
 
@@ -43,10 +43,11 @@ class Config:
     def label(self) -> str:
         """The model's name for people and files: ``mae-a1-b0.5``, ``vlae-normal``."""
         usual = usual_objective(self.objective.name, self.network.is_colour)
-        ordinary = components(self.objective.name, self.network.is_colour)
+        ordinary = vars(Network()) | components(self.objective.name, self.network.is_colour)
         chosen = vars(self.network)
-        unusual = [chosen[name] for name in COMPONENTS if chosen[name] != ordinary[name]]
-        return "-".join([self.objective.label(usual), *unusual])
+        names = [chosen[name] for name in COMPONENTS if chosen[name] != ordinary[name]]
+        tuned = [name for name in TUNED if chosen[name] != ordinary[name]]
+        return "-".join([self.objective.label(usual), *names, *(f"{n}{chosen[n]}" for n in tuned)])
 
     def short_name(self) -> str:
         """Data set, model and seed if it is not 0: ``mnist-mae-a1-b0.5``."""
@@ -77,7 +78,12 @@ PARTS = {
     "evaluation": Evaluation,
 }
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
-BINARY_ONLY = {"decoder"}  # an objective that sets one of these is for binary images
+TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN)  # as labels show
+BINARY_ONLY = {
+    "encoder",
+    "decoder",
+    *PIXELCNN,
+}  # an objective that sets one of these is for binary images
 
 # Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
 PRESETS, COLOUR_PRESETS = tomllib.loads(
@@ -204,10 +210,11 @@ def _check_together(config: Config, colour: bool) -> None:
             f"prior is {config.network.prior!r}; the loss of {config.objective.name} is defined "
             "for N(0, I) and needs normal."
         )
-    if config.objective.penalties and config.training.batch_size < 2:
+    compares = config.objective.penalties or config.network.posterior in ("bn", "du")
+    if compares and config.training.batch_size < 2:
         raise ValueError(
-            f"batch_size is {config.training.batch_size}; {config.objective.name} compares pairs "
-            "of images and needs at least 2."
+            f"batch_size is {config.training.batch_size}; {config.objective.name} compares images "
+            "of a batch and needs at least 2."
         )
 
 

@@ -1,21 +1,27 @@
 """The variational autoencoder: q(z|x), p(z) and p(x|z) put together, and the terms of Eq. (3)."""
 
 import math
+from functools import partial
 
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
 
 from maelib.internal.shapes import AnyCodes, Codes, Images, PerImage
-from maelib.nets import Network
+from maelib.nets import PIXELCNN, Network
 from maelib.nets.densenet import LOGVAR_RANGE, DenseNetEncoder
 from maelib.nets.flows import map_steps, vector_steps
 from maelib.nets.layers import Conv2d, Linear, initialise_from_data
 from maelib.nets.pixelcnn import PixelCNN
 from maelib.nets.pixelcnnpp import FullPixelCNN, SmallPixelCNN
-from maelib.nets.posteriors import GaussianPosterior
-from maelib.nets.priors import FlowPrior, StandardNormal
-from maelib.nets.resnet import ResNetDecoder, ResNetEncoder
+from maelib.nets.posteriors import (
+    BatchNormPosterior,
+    DeltaPosterior,
+    DUPosterior,
+    GaussianPosterior,
+)
+from maelib.nets.priors import FlowPrior, StandardNormal, VampPrior
+from maelib.nets.resnet import ConstantEncoder, ResNetDecoder, ResNetEncoder
 from maelib.objectives.base import Outputs
 
 
@@ -55,13 +61,18 @@ def log_normal(eps: AnyCodes, logvar: AnyCodes) -> Float[Tensor, "*#batch"]:
 
 
 def build(network: Network) -> VAE:
-    """The model of a network's settings, with weights drawn from torch's generator."""
-    encoder, posterior = _inference(network)
-    return VAE(encoder, posterior, _prior(network), _decoder(network))
+    """The model of a network's settings, with weights drawn from torch's generator.
+
+    It is in torch's evaluation mode: its dropout is off, and batch statistics are those learned.
+    """
+    inference = _inference(network)
+    return VAE(*inference, _prior(network, inference), _decoder(network)).eval()
 
 
 def initialise(model: VAE, x: Images, eps: Codes) -> None:
     """Data-dependent initialisation of the whole model on one batch of images."""
+    if isinstance(model.prior, VampPrior):
+        model.prior.start(x)
     initialise_from_data(model, lambda: model(x, eps))
 
 
@@ -69,15 +80,30 @@ def _inference(n: Network) -> tuple[Module, Module]:
     """The encoder and the posterior."""
     if n.encoder == "densenet":
         encoder = DenseNetEncoder(n.growth, n.dense_steps)
-        layer = Conv2d(encoder.outputs, 2 * n.maps, 1)
-        return encoder, GaussianPosterior(layer, LOGVAR_RANGE)
-    encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden, n.side)
-    return encoder, GaussianPosterior(Linear(encoder.outputs, 2 * n.latent))
+        return encoder, _posterior(n, Conv2d(encoder.outputs, 2 * n.maps, 1), LOGVAR_RANGE)
+    if n.encoder == "constant":
+        encoder = ConstantEncoder(n.encoder_hidden)
+    else:
+        encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden, n.side)
+    return encoder, _posterior(n, Linear(encoder.outputs, 2 * n.latent))
 
 
-def _prior(n: Network) -> Module:
+def _posterior(n: Network, *layer_and_range) -> GaussianPosterior:
+    batch_norm = {"latent": n.latent, "gamma": n.gamma}
+    kind = {
+        "gaussian": GaussianPosterior,
+        "bn": partial(BatchNormPosterior, **batch_norm),
+        "du": partial(DUPosterior, **batch_norm, dropout=n.variance_dropout),
+        "delta": partial(DeltaPosterior, delta=n.delta),
+    }
+    return kind[n.posterior](*layer_and_range)
+
+
+def _prior(n: Network, inference: tuple[Module, Module]) -> Module:
     if n.prior == "normal":
         return StandardNormal(n.latent)
+    if n.prior == "vamp":
+        return VampPrior(n.latent, inference, n.pseudo_inputs, n.image_shape)
     if n.prior == "map-flow":
         return FlowPrior(n.latent, map_steps(n.maps, n.map_side, n.flow_hidden, 2 * n.flow_pairs))
     return FlowPrior(n.latent, vector_steps(n.latent, n.flow_hidden, n.flow_pairs))
@@ -87,6 +113,7 @@ def _decoder(n: Network) -> Module:
     if n.decoder == "resnet":
         return ResNetDecoder(n.latent, n.encoder_channels, n.encoder_hidden, n.side)
     if n.decoder == "pixelcnn":
-        return PixelCNN(n.latent, n.channels, size=n.side)
+        ways = {name: getattr(n, name) for name in PIXELCNN}
+        return PixelCNN(n.latent, n.channels, size=n.side, **ways)
     kind = {"pixelcnnpp-7x3": SmallPixelCNN, "pixelcnnpp": FullPixelCNN}[n.decoder]
     return kind(n.maps, n.channels, n.blocks, n.mixtures, n.side)

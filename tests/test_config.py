@@ -17,7 +17,7 @@ from maelib import config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
 from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
-from maelib.objectives import OBJECTIVES
+from maelib.objectives import OBJECTIVES, SETS
 from maelib.runs.record import read
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -49,8 +49,8 @@ def smoke(**options):
 
 
 def resolvable(objective, name):
-    """Whether an objective is one for this data set: the plain VAE draws binary images only."""
-    return not (objective == "vae" and name in COLOUR)
+    """Whether an objective is one for this data set: some come with a decoder of binary images."""
+    return not (name in COLOUR and not config.BINARY_ONLY.isdisjoint(SETS.get(objective, {})))
 
 
 # Options
@@ -222,16 +222,18 @@ def test_every_combination_of_components_for_one_kind_of_image_is_a_model_of_its
     sizes = config.options_of(Network, config.COLOUR_PRESETS["smoke"] | PRESETS["smoke"])
     sizes |= {"latent": 64}
     kinds = {"resnet": (BINARY_DECODERS, (1, 28, 28)), "densenet": (COLOUR_DECODERS, (3, 32, 32))}
+    kinds["constant"] = kinds["resnet"]
     seen = []
     for encoder, (decoders, shape) in kinds.items():
         for names in itertools.product([encoder], POSTERIORS, PRIORS, decoders):
             parts = dict(zip(config.COMPONENTS, names, strict=True))
             net = model.build(Network(**parts, **sizes))
-            seen.append(tuple((key, value.shape) for key, value in net.state_dict().items()))
+            shapes = tuple((key, value.shape) for key, value in net.state_dict().items())
+            seen.append((type(net.posterior), type(net.prior), shapes))
             outputs = net(torch.zeros(2, *shape), torch.randn(2, 64))
             assert all(part.isfinite().all() for part in outputs)
     assert set(kinds) == set(ENCODERS)
-    assert len(set(seen)) == len(seen) == 12
+    assert len(set(seen)) == len(seen) == 96
 
 
 @pytest.mark.parametrize(

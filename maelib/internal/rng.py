@@ -1,6 +1,8 @@
 """Random numbers as a pure function of a seed and a key, so that there is no state to save."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -14,3 +16,10 @@ def derive(seed: int, *key: int | str) -> int:
 def generator(seed: int, *key: int | str, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator on ``device`` for this seed and key, e.g. ``generator(0, "step", 17)``."""
     return torch.Generator(device).manual_seed(derive(seed, *key))
+
+
+@contextmanager
+def own_generators(device: torch.device) -> Iterator[None]:
+    """Context whose seeding and draws of torch's own generators leave those outside as they are."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        yield

@@ -91,16 +91,17 @@ def decode_pixels(decoder: PixelCNN, z: Codes, uniform: BinaryImages) -> BinaryI
     x = torch.zeros_like(uniform)
     cache = _PixelCache(x.shape[2:])
     # Layer 0 without the image is known for all pixels at once, from the code alone.
-    from_code = decoder.first(torch.cat([x, decoder.code_maps(z)], 1))
+    code = decoder.code_maps(z)
+    from_code = decoder.first(torch.cat([x, code], 1))
     image_weight = decoder.first.weight[:, :1].flatten(1).T
-    padded = decoder.first.pad(x)
+    padded, kernel = decoder.first.pad(x), decoder.first.kernel
     for row, column in _raster(x):
-        cache.at = (row, column)
-        seen = padded[:, :, row : row + 7, column : column + 7].flatten(1)
+        cache.at, at = (row, column), _at(row, column)
+        seen = padded[:, :, row : row + kernel, column : column + kernel].flatten(1)
         h = from_code[:, :, row, column] + seen @ image_weight
-        logits = decoder.head(h[:, :, None, None], cache.convolve)[:, :, 0, 0]
-        pixel = (logits.sigmoid() > uniform[:, :, row, column]).to(x.dtype)
-        x[:, :, row, column] = padded[:, :, row + 3, column + 3] = pixel
+        logits = decoder.head(h[:, :, None, None], code[at], cache.convolve)
+        x[at] = (logits.sigmoid() > uniform[at]).to(x.dtype)
+        padded[:, :, row + kernel // 2, column + kernel // 2] = x[:, :, row, column]
     return x
 
 

@@ -1,17 +1,19 @@
 """The networks, and the settings from which ``model.build`` puts them together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from maelib.internal.options import Settings, checked, option
 
-ENCODERS = ("resnet", "densenet")
-POSTERIORS = ("gaussian",)
-PRIORS = ("flow", "map-flow", "normal")
+ENCODERS = ("resnet", "densenet", "constant")
+POSTERIORS = ("gaussian", "bn", "du", "delta")
+PRIORS = ("flow", "map-flow", "normal", "vamp")
 BINARY_DECODERS = ("pixelcnn", "resnet")
 COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
 COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of maps
 BINARY_SIDE, COLOUR_SIDE = 28, 32  # of the paper's images
 SIDES = (16, 64)  # the least and the greatest side of an image
+PIXELCNN = ("z_path", "max_kernel", "input_dropout")  # options of this decoder alone
+Z_PATHS = ("input", "skip", "none")
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ class Network(Settings):
     dense_steps: tuple[int, int, int] = option((3, 3, 6), "layers of a DenseNet block", least=1)
     blocks: int = option(4, "blocks of the PixelCNN++ on each level", least=0)
     mixtures: int = option(5, "logistics in the mixture of a colour pixel", least=1)
+    gamma: float = option(0.6, "scale of the means of the posteriors bn and du", least=0)
+    variance_dropout: float = option(
+        0.1, "share of the posterior du's variances that is dropped in training", least=0, below=1
+    )
+    delta: float = option(0.15, "least KL of a dimension of the posterior delta, in nats", above=0)
+    pseudo_inputs: int = option(500, "learned images of the prior vamp", least=1)
+    z_path: str = option(
+        "input", "where the code enters the PixelCNN; skip: also near its output", choices=Z_PATHS
+    )
+    max_kernel: int = option(7, "largest kernel of the PixelCNN, an odd number", least=1)
+    input_dropout: float = option(
+        0.0, "share of the pixels that training hides from the PixelCNN", least=0, below=1
+    )
     own_side: int | None = None  # of own pictures; None is that of the paper's
 
     def __post_init__(self):
@@ -51,6 +66,15 @@ class Network(Settings):
                 f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is for "
                 "binary images and the other for colour images."
             )
+        if self.max_kernel % 2 == 0:
+            raise ValueError(f"max_kernel is {self.max_kernel}; it must be an odd number.")
+        for f in fields(self):
+            unusual = f.name in PIXELCNN and getattr(self, f.name) != f.default
+            if unusual and self.decoder != "pixelcnn":
+                raise ValueError(
+                    f"{f.name} is {getattr(self, f.name)}; the decoder {self.decoder} needs "
+                    f"{f.default}, since only pixelcnn has this option."
+                )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
         if with_maps and self.latent % (positions := self.map_side**2):
             raise ValueError(
@@ -71,6 +95,11 @@ class Network(Settings):
     def map_side(self) -> int:
         """Height and width of the latent maps that a component of ``COLOUR`` has."""
         return map_side(self.own_side or COLOUR_SIDE)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, rows and columns of the images."""
+        return (3 if self.is_colour else 1, self.side, self.side)
 
     @property
     def maps(self) -> int:

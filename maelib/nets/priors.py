@@ -1,12 +1,12 @@
-"""The priors p(z): N(0, I), and N(0, I) transformed by an autoregressive flow."""
+"""The priors p(z): N(0, I), the same transformed by a flow, and a mixture of posteriors."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, nn
 
-from maelib.internal.shapes import Codes, PerImage, Samples
+from maelib.internal.shapes import Codes, Images, PerImage, Samples
 from maelib.nets.layers import fixed_weights, in_float32
 
 
@@ -58,3 +58,42 @@ class FlowPrior(StandardNormal):
         """``count`` draws of z, on the generator's device."""
         with fixed_weights(self):
             return self.inverse(super().sample(count, generator))
+
+
+class VampPrior(StandardNormal):
+    """p(z) = (1/K) sum_k q(z|u_k), of ``count`` learned pseudo-inputs (Tomczak & Welling, 2018).
+
+    The model sees to it that ``encode``, which gives the mu and logvar of q(z|u), is saved and
+    trained; it is no part of this module. Before ``start`` the pseudo-inputs are noise.
+    """
+
+    def __init__(self, latent: int, encode: tuple[Callable, ...], count: int, shape: tuple):
+        super().__init__(latent)
+        self.encode = encode  # a tuple, so that torch does not register the networks twice
+        self.pseudo_inputs = nn.Parameter(0.05 * torch.randn(count, *shape))
+
+    @torch.no_grad()
+    def start(self, x: Images) -> None:
+        """Add images to the pseudo-inputs, the first ones again where there are too few."""
+        count = len(self.pseudo_inputs)
+        self.pseudo_inputs += x[torch.arange(count, device=x.device) % len(x)]
+
+    def components(self) -> tuple[Samples, Samples]:
+        """mu and logvar of every q(z|u_k)."""
+        encoder, posterior = self.encode
+        mu, logvar = posterior(encoder(self.pseudo_inputs))
+        return mu.to(self.pseudo_inputs.dtype), logvar.to(self.pseudo_inputs.dtype)
+
+    def log_prob(self, z: Codes) -> PerImage:
+        """log p(z) in nats."""
+        mu, logvar = self.components()
+        log_q = (z[:, None] - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)
+        return (-0.5 * log_q.sum(2)).logsumexp(1) - math.log(len(mu))
+
+    @torch.no_grad()
+    def sample(self, count: int, generator: Generator) -> Samples:
+        """``count`` draws of z, on the generator's device."""
+        mu, logvar = self.components()
+        drawn = {"generator": generator, "device": generator.device}
+        chosen = torch.randint(len(mu), (count,), **drawn)
+        return mu[chosen] + (0.5 * logvar[chosen]).exp() * torch.randn(count, self.latent, **drawn)

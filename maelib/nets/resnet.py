@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from maelib.internal.shapes import BinaryImages, Codes, Maps, ResizedMaps
+from maelib.internal.shapes import BinaryImages, Codes, Images, Maps, ResizedMaps
 from maelib.nets.layers import Conv2d, ConvTranspose2d, Linear, elu
 from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
 
@@ -37,6 +38,17 @@ class ResNetEncoder(nn.Module):
 
     def forward(self, x: BinaryImages) -> Float[Tensor, "batch hidden"]:
         return elu(self.features(self.blocks(x))).flatten(1)
+
+
+class ConstantEncoder(nn.Module):
+    """The same learned features for every image: a control that nothing of an image can pass."""
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.features, self.outputs = nn.Parameter(torch.randn(hidden)), hidden
+
+    def forward(self, x: Images) -> Float[Tensor, "batch hidden"]:
+        return self.features.expand(len(x), -1)
 
 
 class UpBlock(nn.Module):

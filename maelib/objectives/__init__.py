@@ -1,7 +1,7 @@
 """The names of ``--objective``: the loss of each, with its usual hyper-parameters.
 
-``SETS`` are the options that a name comes with beside its loss: components of the network, and
-how it is trained. ``vae`` and ``vlae``, for one, minimise the same bound.
+``SETS`` are the options that a name comes with beside its loss: components of the network, or
+how it is trained. A name that stands only there minimises the ELBO.
 """
 
 from maelib.objectives.annealing import Annealing
@@ -18,10 +18,18 @@ SETS: dict[str, dict] = {
     "free-bits-image": {"prior": "normal"},
     "capacity": {"prior": "normal"},
     "mmd": {"prior": "normal"},
+    "delta": {"posterior": "delta", "prior": "normal"},
+    "bn": {"posterior": "bn", "prior": "normal"},
+    "du": {"posterior": "du", "prior": "normal"},
+    "vamp": {"prior": "vamp"},
+    "skip": {"z_path": "skip"},
+    "input-dropout": {"input_dropout": 0.2},
+    "small-kernel": {"max_kernel": 3},
+    "no-code": {"z_path": "none"},  # a control: the decoder alone
+    "constant": {"encoder": "constant", "posterior": "delta", "prior": "normal"},  # another
 }
-OBJECTIVES: dict[str, Objective] = {
-    "vae": ELBO(name="vae"),
-    "vlae": ELBO(name="vlae", free_bits=FREE_BITS),
+OBJECTIVES: dict[str, Objective] = {name: ELBO(name=name) for name in SETS} | {
+    "vlae": ELBO(free_bits=FREE_BITS),
     "mae": MAE(),
     "beta-vae": ELBO(name="beta-vae", kl_weight=0.5),
     "annealing": Annealing(),

@@ -82,8 +82,10 @@ def train(
     stream = batches(config, images, progress.step, per_epoch)
     begun, saved = time.monotonic() - progress.seconds, time.monotonic()
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
-    with interruption() as interrupted, matmul_precision(multiply):
+    own = rng.own_generators(device)
+    with interruption() as interrupted, matmul_precision(multiply), own:
         while progress.step < total and progress.halvings <= settings.halvings:
+            torch.manual_seed(rng.derive(config.seed, "layers", progress.step, parallel.rank()))
             train_step(state, step, *next(stream))
             if progress.step % validate_steps == 0 or progress.step == total:
                 record_interval(state, step, val, per_epoch)

@@ -83,7 +83,10 @@ class RunningTotals:
 
 @dataclass
 class State:
-    """Everything that training changes. ``averaged`` is the EMA, ``best`` its best so far."""
+    """Everything that training changes. ``averaged`` is the EMA, ``best`` its best so far.
+
+    ``model`` is in torch's training mode, and the other two are in evaluation mode.
+    """
 
     model: VAE
     averaged: VAE
@@ -95,15 +98,16 @@ class State:
 
 def start(config: Job, images: StoredImages, device: torch.device) -> State:
     """A fresh state: weights drawn from the seed, then initialised on the first images."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(rng.derive(config.seed, "weights"))
-        model = build(config.network)
-    model = model.to(device, memory_format=torch.channels_last)
     noise = rng.generator(config.seed, "initialise", device=device)
-    initialise(model, *draw(images[: config.training.init_images], config.network.latent, noise))
+    x, eps = draw(images[: config.training.init_images], config.network.latent, noise)
+    with rng.own_generators(device):
+        torch.manual_seed(rng.derive(config.seed, "weights"))
+        model = build(config.network).to(device, memory_format=torch.channels_last)
+        initialise(model.train(), x, eps)
     optimizer = adam(model, config.training)
     totals = RunningTotals.on(device, curves(config.objective), [])
-    return State(model, copy.deepcopy(model), copy.deepcopy(model), optimizer, Progress(), totals)
+    averaged, best = (copy.deepcopy(model).eval() for _ in range(2))
+    return State(model, averaged, best, optimizer, Progress(), totals)
 
 
 def draw(images: StoredImages, latent: int, noise: torch.Generator) -> tuple[Images, Codes]:
@@ -136,6 +140,7 @@ def restore(config: Job, store: Path, device: torch.device) -> State | None:
     def rebuild(files: dict[str, dict[str, Tensor]], numbers: dict) -> State:
         progress = typed(Progress, numbers)
         models = [_model(config, files[name], device) for name in MODELS]
+        models[0].train()
         optimizer = adam(models[0], config.training)
         load_moments(optimizer, files)
         totals = RunningTotals.on(device, curves(config.objective), progress.sums)
