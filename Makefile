@@ -4,11 +4,11 @@ PRESET ?= quick
 BIN := .venv/bin
 STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
 
-.PHONY: help reproduce test docs book lab lint format clean
+.PHONY: help reproduce test test-cluster docs book lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 .venv/.installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "maelib needs Python 3.11, 3.12 or 3.13; name one with PYTHON=/path/to/python3.12")'
@@ -17,12 +17,15 @@ help: ## list these commands
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | paper); ARGS=-n shows it
+reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | short | paper); ARGS=-n shows it
 	@$(BIN)/python -m maelib.workflow.reproduce --preset $(PRESET) $(ARGS)
 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
+
+test-cluster: .venv/.installed ## run the SLURM profile on a SLURM of one node (root; slurm-wlm, munge)
+	$(BIN)/python -m pytest -q -m cluster tests/test_cluster.py
 
 docs: .venv/.installed ## write the generated tables of README.md and docs/ again
 	$(BIN)/cog -r -I docs --verbosity=1 README.md docs/*.md

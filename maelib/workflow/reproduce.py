@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run everything and name what failed. The result is 0 only if nothing failed."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
-    presets = "smoke, quick, laptop or paper (default: %(default)s)"
+    presets = "smoke, quick, laptop, short or paper (default: %(default)s)"
     parser.add_argument("--preset", default="quick", help=presets)
     parser.add_argument("--dataset", default="auto", help="auto, mnist or digits")
     options, more = parser.parse_known_args(arguments)
