@@ -10,7 +10,7 @@ from pathlib import Path
 from maelib.config import PRESETS
 from maelib.data import STAND_INS
 from maelib.data import dataset as datasets
-from maelib.experiments import MAE, VAE, VLAE, Experiment, choose
+from maelib.experiments import MAE, VAE, VLAE, Experiment, choose, seeds
 from maelib.internal.paths import default_out_dir
 from maelib.runs.run import find_pretrained
 
@@ -55,20 +55,25 @@ def runs(preset: str, dataset: str) -> dict[str, Job]:
 
     ValueError for a preset or data set that is not known.
     """
-    named = {run_name(e, preset, dataset): run_job(e, preset, dataset) for e in choose(preset)}
+    named = {
+        run_name(e, preset, dataset, seed): run_job(e, preset, dataset, seed)
+        for e in choose(preset)
+        for seed in seeds(e, preset)
+    }
     return {name: job for name, job in named.items() if name is not None}
 
 
-def run_job(experiment: Experiment, preset: str, dataset: str) -> Job:
+def run_job(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -> Job:
     """The notebook that trains and measures a run."""
     parameters = {"preset": preset, "dataset": dataset_of(experiment, dataset)}
+    parameters |= {"seed": seed} if seed else {}
     return Job(experiment.notebook, parameters | experiment.parameters)
 
 
-def run_name(experiment: Experiment, preset: str, dataset: str) -> str | None:
+def run_name(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -> str | None:
     """The run's name; None if its data set is not available."""
     chosen = dataset_of(experiment, dataset)
-    config = experiment.config(preset, chosen)
+    config = experiment.config(preset, chosen, seed)
     digest = _digest(chosen)
     return None if digest is None else config.name(digest)
 
