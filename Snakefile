@@ -14,21 +14,22 @@ import sys
 
 import torch
 
-from maelib.data import dataset as datasets
 from maelib.internal.paths import default_out_dir
 from maelib.workflow import plan
 
 PRESET = config.get("preset", "quick")
-DATASET = datasets.load(config.get("dataset", "auto")).name
+DATASET = plan.available(config.get("dataset", "auto"))
 RUNS = plan.runs(PRESET, DATASET)
 SOURCES = sorted(str(path) for path in Path("maelib").rglob("*.py"))
+PYTHON = shlex.quote(sys.executable)
 PAPERMILL = (
-    f"{shlex.quote(sys.executable)} -m papermill"
+    f"{PYTHON} -m papermill"
     " --kernel python3 --cwd notebooks --log-level ERROR --no-progress-bar"
 )
 TARGETS = plan.targets(PRESET, DATASET)
 READING, READ_FIRST = plan.representations(PRESET, DATASET, Path("."))
 os.environ["TQDM_DISABLE"] = "1"  # no bars in executed notebooks
+os.environ.pop("MPLBACKEND", None)  # notebooks show their pictures, whatever shells and scripts do
 
 
 def all_cores(wildcards):
@@ -53,6 +54,7 @@ wildcard_constraints:
 localrules:
     reproduce,
     report,
+    data,
     tutorial,
 
 
@@ -92,6 +94,18 @@ rule run:
         "{PAPERMILL} notebooks/{params.job.notebook}.ipynb {log.notebook:q} {params.job.options}"
         " >{log.text:q} 2>&1"
         " && cp {params.record:q} {output:q}.part && mv {output:q}.part {output:q}"
+
+
+# Only for a damaged data set, which this names.
+rule data:
+    output:
+        touch("build/data/{name}.intact"),
+    log:
+        "build/data/{name}.log",
+    message:
+        "data set {wildcards.name}"
+    shell:
+        "{PYTHON} -m maelib data {wildcards.name} >{log:q} 2>&1"
 
 
 rule representations:

@@ -13,8 +13,8 @@ from maelib.internal.files import sealed
 from maelib.measure import evaluation
 from maelib.runs import pretrained
 from maelib.runs import record as records
-from maelib.runs import run as running
-from maelib.runs.run import find_pretrained, run
+from maelib.runs.pretrained import find_pretrained
+from maelib.runs.run import run
 from maelib.training.checkpoints import packed
 
 
@@ -126,8 +126,10 @@ def test_a_run_takes_the_pretrained_model_only_if_asked_and_never_over_its_own(
     finished, exported, tmp_path, monkeypatch
 ):
     record = finished[0]
-    monkeypatch.setattr(pretrained, "FOLDER", exported.path.parent)
-    monkeypatch.setattr(running, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "checkpoints")
+    pretrained.FOLDER.mkdir()
+    shutil.copy(exported.path, pretrained.FOLDER)
+    monkeypatch.chdir("/")  # what is committed is found from any folder
     said = []
     how = dict(out_dir=tmp_path / "runs", log=said.append)
     assert find_pretrained(record.name, "smoke") is None  # no record is committed yet

@@ -1,9 +1,12 @@
 """What ``make reproduce`` has to do, and what it says while it is done."""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -26,7 +29,7 @@ def test_rows_that_claims_are_about_are_trained_from_three_seeds(no_data):
 
 
 def test_runs_without_data_are_left_out_and_named(no_data, capsys):
-    plan._digest.cache_clear()
+    plan._read.cache_clear()
     stand_ins = {name.split("-")[0] for name in plan.runs("smoke", "digits")}
     assert stand_ins == {"digits", "photos"}
     assert "omniglot_lake's runs are left out" in capsys.readouterr().err
@@ -58,7 +61,8 @@ def test_notebook_06_waits_for_runs_but_trains_its_own_where_only_results_are(no
     result = tmp_path / "results" / "paper" / f"{name}.json"
     result.parent.mkdir(parents=True)
     result.touch()
-    job, first = plan.representations("paper", "digits", tmp_path)
+    with pytest.warns(UserWarning, match="skipped"):
+        job, first = plan.representations("paper", "digits", tmp_path)
     assert first == []
     assert job.parameters["preset"] == "quick"
     assert job.parameters["out_dir"] == "build/runs"
@@ -96,6 +100,48 @@ def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkey
     made, reported = (tmp_path / "build" / "reproduce.log").read_text().splitlines()
     assert made.startswith("-m snakemake --cores all")
     assert reported.startswith("-m snakemake report")
+
+
+def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
+    stubborn = tmp_path / "python"
+    stubborn.write_text(
+        "#!/bin/sh\ntrap '' TERM\nsleep 60 &\necho $! >job\nwhile :; do sleep 0.1; done"
+    )
+    stubborn.chmod(0o755)
+    code = (
+        "import sys, pathlib; from maelib.workflow import reproduce; sys.executable = sys.argv[1]\n"
+        "sys.exit(reproduce._reproduce('smoke', 'digits', [], pathlib.Path(sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", code, str(stubborn), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not (tmp_path / "job").exists() or not (tmp_path / "job").read_text():
+        time.sleep(0.05)
+    process.terminate()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "job").read_text()), 0)
+
+
+def test_a_damaged_data_set_fails_alone(monkeypatch, capsys):
+    honest = plan.datasets.load
+
+    def load(name, *rest):
+        if name in ("auto", "mnist"):
+            raise OSError("train-images is altered")
+        return honest("digits", *rest) if name != "photos" else honest(name)
+
+    monkeypatch.setattr(plan.datasets, "load", load)
+    plan._read.cache_clear()
+    assert plan.available("auto") == "mnist"
+    targets = plan.targets("smoke", "mnist")
+    assert "build/data/mnist.intact" in targets
+    assert any(target.startswith("results/smoke/omniglot_lake") for target in targets)
+    assert not any(target.startswith("results/smoke/mnist") for target in targets)
+    assert "mnist's runs are left out: train-images is altered" in capsys.readouterr().err
+    plan._read.cache_clear()
 
 
 BEGUN = """\

@@ -17,7 +17,7 @@ from maelib.workflow.plan import TUTORIALS
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ["--preset", "smoke", "--dataset", "digits"]
-REPRODUCE = [sys.executable, "-m", "maelib.workflow.reproduce", *SMOKE]
+REPRODUCE = [".venv/bin/python", "-m", "maelib.workflow.reproduce", *SMOKE]
 TRAIN = """
 import os
 from maelib.config import resolve
@@ -55,6 +55,7 @@ def make_project(folder):
     (folder / "notebooks").mkdir(parents=True)
     for name in ("maelib", "Snakefile", "profiles", "pyproject.toml"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").symlink_to(sys.prefix)
     for path in (ROOT / "notebooks").glob("*.ipynb"):
         code = {"04": TRAIN, "07": TRAIN, "08": WRITE}.get(path.name[:2], "")
         write_notebook(folder / "notebooks" / path.name, code)
@@ -99,7 +100,7 @@ def names(folder):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    folder = make_project(tmp_path_factory.mktemp("finished") / "project")
+    folder = make_project(tmp_path_factory.mktemp("with space (1) & it's") / "project")
     said, status = reproduce(folder)
     assert status == 0, said
     assert "omniglot_lake's runs are left out: OMNIGLOT was not found" in said
@@ -144,6 +145,36 @@ def test_fresh_clone_misses_the_deleted_result_alone_whatever_its_time_stamps(co
     assert status == 0, said
     assert re.findall(r"Job \d+: run (\S+)", said) == [deleted]
     assert len(re.findall(r"Job \d+: notebook", said)) == len([*TUTORIALS, "06"])
+
+
+def test_a_truncated_result_is_named_and_made_again(copied):
+    path = next((copied / "results" / "smoke").glob("*digits-vlae*"))
+    path.write_text(path.read_text()[:1000])
+    said, status = reproduce(copied, "-n")
+    assert status == 0, said
+    assert f"missing: smoke/{path.name} is not a maelib result" in said
+    assert re.findall(r"Job \d+: run (\S+)", said) == [path.stem]
+    assert path.exists()  # so far nothing is made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_command_alone_ends_all_and_the_next_one_continues(
+    copied, finished, number
+):
+    run = copied / "runs" / "smoke" / without(copied, "digits-vlae")
+    other = copied / "runs" / "smoke" / without(copied, "digits-vae")
+    for left in (run, other, copied / "figures"):
+        shutil.rmtree(left)
+    process = start(copied, "--cores", "1")
+    while len(list(copied.glob("runs/smoke/digits-v*/lock"))) < 1:
+        time.sleep(0.02)
+    process.send_signal(number)
+    process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert len(list(copied.glob("runs/smoke/digits-v*/lock"))) == 1  # no other run was started
+    said, status = reproduce(copied)
+    assert status == 0, said
+    assert tables(copied) == tables(finished)
 
 
 def test_killed_and_started_again_gives_the_same_tables(copied, finished):

@@ -19,6 +19,7 @@ from maelib.internal.files import reading, sealed, typed, unsealed, write_bytes
 from maelib.internal.shapes import Images
 from maelib.measure.evaluation import iw_nll
 from maelib.model import VAE
+from maelib.runs import record as records
 from maelib.runs.record import Record
 from maelib.runs.weights import load_weights
 from maelib.training.checkpoints import fingerprint, packed
@@ -74,6 +75,15 @@ def model_of(record: Record) -> Pretrained | None:
     """The file of the very model that a record was measured on, if it is there."""
     measured = record.name, record.measurements["nll"]
     return next((m for m in pretrained_models() if (m.run, m.nll) == measured), None)
+
+
+def find_pretrained(
+    name: str, preset: str, root: Path | None = None
+) -> tuple[Record, Pretrained] | None:
+    """A run's committed record and pretrained model, where both are there."""
+    record = records.intact((root or FOLDER.parent) / "results" / preset / f"{name}.json")
+    model = None if record is None else model_of(record)
+    return (record, model) if record and model else None
 
 
 def pretrained_models(folder: Path | None = None) -> list[Pretrained]:

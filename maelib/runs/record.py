@@ -11,6 +11,7 @@ import torch
 
 from maelib.config import Config, from_json
 from maelib.internal.files import read_json, reading, typed, write_json
+from maelib.measure import EVALUATION_VERSION
 from maelib.training import TRAINING_VERSION
 
 SCHEMA = 2
@@ -95,6 +96,11 @@ def intact(path: Path) -> Record | None:
         except ValueError as problem:
             warnings.warn(f"skipped: {problem}", stacklevel=3)
     return None
+
+
+def is_current(record: Record | None) -> bool:
+    """Whether there is a record, and it was measured as today."""
+    return record is not None and record.evaluation["version"] == EVALUATION_VERSION
 
 
 def publish(record: Record, folder: Path) -> Path:

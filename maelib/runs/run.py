@@ -19,13 +19,12 @@ from maelib.internal.files import (
     write_json,
     write_text,
 )
-from maelib.internal.paths import default_out_dir, project_root, resolved
-from maelib.measure import EVALUATION_VERSION
+from maelib.internal.paths import default_out_dir, resolved
 from maelib.measure.evaluation import measure
 from maelib.model import VAE
 from maelib.runs import monitor
 from maelib.runs import record as records
-from maelib.runs.pretrained import Pretrained, model_of
+from maelib.runs.pretrained import find_pretrained
 from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 from maelib.training import DEVICES, parallel, precision
@@ -80,21 +79,12 @@ def run(
         record, model = found
         log(model.describe())
         return record, model.load(where), dataset
-    if _is_current(record):  # nothing is written: the folder may be read-only
+    if records.is_current(record):  # nothing is written: the folder may be read-only
         log(f"finished run found: {folder.name}")
     else:
         with monitor.exclusive_lock(folder):
             record = _finish(config, dataset, folder, where, log, **how)
     return record, load_model(folder, where), dataset
-
-
-def find_pretrained(
-    name: str, preset: str, root: Path | None = None
-) -> tuple[Record, Pretrained] | None:
-    """A run's committed record and pretrained model, where both are there."""
-    record = records.intact((root or project_root()) / "results" / preset / f"{name}.json")
-    model = None if record is None else model_of(record)
-    return (record, model) if model else None
 
 
 def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:
@@ -127,10 +117,6 @@ def explain_oom(config: Config) -> Iterator[None]:
         ) from problem
 
 
-def _is_current(record: Record | None) -> bool:
-    return record is not None and record.evaluation.get("version") == EVALUATION_VERSION
-
-
 def _finish(
     config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
 ) -> Record:
@@ -143,7 +129,7 @@ def _finish(
         if result.exists():  # damaged, or of another version or run
             result.replace(result.with_suffix(".damaged"))
         record = _train_and_measure(config, dataset, folder, where, log, **how)
-    elif not _is_current(record):
+    elif not records.is_current(record):
         record = measure_again(record, load_model(folder, where), dataset)
     records.write(record, result)
     return record

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 
 from maelib.config import PRESETS
-from maelib.data import STAND_INS
+from maelib.data import AUTO, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.experiments import MAE, VAE, VLAE, Experiment, choose, seeds
 from maelib.internal.paths import default_out_dir
-from maelib.runs.run import find_pretrained
+from maelib.runs.pretrained import find_pretrained
 
 TUTORIALS = (
     "00_start_here",
@@ -21,6 +21,7 @@ TUTORIALS = (
     "03_networks",
     "09_linear_vaes",
 )
+CHOICES = (AUTO, "mnist", STAND_INS["mnist"])  # what the paper's MNIST may be
 COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
 
 
@@ -74,17 +75,32 @@ def run_name(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -
     """The run's name; None if its data set is not available."""
     chosen = dataset_of(experiment, dataset)
     config = experiment.config(preset, chosen, seed)
-    digest = _digest(chosen)
+    digest, _ = _read(chosen)
     return None if digest is None else config.name(digest)
 
 
-@cache
-def _digest(dataset: str) -> str | None:
+def available(dataset: str) -> str:
+    """The data set behind ``auto``, even if it is damaged; any other name stays."""
     try:
-        return datasets.load(dataset).digest
-    except FileNotFoundError as problem:
+        return datasets.load(dataset).name
+    except (OSError, ValueError):
+        return "mnist" if dataset == AUTO else dataset
+
+
+def damaged_data(preset: str, dataset: str) -> list[str]:
+    """The data sets of a preset that are there and cannot be read."""
+    names = {dataset_of(experiment, dataset) for experiment in choose(preset)}
+    return sorted(name for name in names if _read(name)[1])
+
+
+@cache
+def _read(dataset: str) -> tuple[str | None, bool]:
+    """A data set's digest, None if it cannot be read, and whether that is because of damage."""
+    try:
+        return datasets.load(dataset).digest, False
+    except (OSError, ValueError) as problem:
         print(f"{dataset}'s runs are left out: {problem}", file=sys.stderr, flush=True)
-        return None
+        return None, not isinstance(problem, FileNotFoundError)
 
 
 def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[str]]:
@@ -95,7 +111,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     """
     names = [run_name(experiment, preset, dataset) for experiment in COMPARED]
     published, trained = root / "results" / preset, default_out_dir() / preset
-    at_hand = all(
+    at_hand = None not in names and all(
         (trained / name / "model.safetensors").exists()
         or not (published / f"{name}.json").exists()
         or find_pretrained(name, preset, root) is not None
@@ -111,9 +127,11 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
 def targets(preset: str, dataset: str) -> list[str]:
     """The files that exist when everything has run. Snakemake makes those that are missing.
 
-    A run has its result, and a tutorial an empty file beside its executed copy.
+    A run has its result, and a tutorial an empty file beside its executed copy. A damaged data set
+    has one that is never made, so that the command fails after all else is done.
     """
     return [
+        *(f"build/data/{name}.intact" for name in damaged_data(preset, dataset)),
         *(f"build/tutorials/{name}.done" for name in TUTORIALS),
         *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)),
         f"build/{preset}/{dataset}-06_representations.done",

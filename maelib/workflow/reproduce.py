@@ -11,20 +11,26 @@ import argparse
 import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from maelib.config import PRESETS
+from maelib.data import AUTO
 from maelib.internal.paths import default_out_dir, project_root
+from maelib.runs import record as records
 from maelib.runs.monitor import status
+from maelib.workflow import plan
 
 DRY = {"-n", "--dry-run", "--dryrun"}
 SPEAK_EVERY = 30.0  # seconds without news, after which the trainings are reported
+PATIENCE = 20.0  # seconds that jobs have to end after a signal
 NOTEWORTHY = re.compile(r"error|exception|submitted|left out|cannot|missing", re.IGNORECASE)
 
 
@@ -32,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Run everything and name what failed. The result is 0 only if nothing failed."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw, allow_abbrev=False)
-    presets = "smoke, quick, laptop, short or paper (default: %(default)s)"
-    parser.add_argument("--preset", default="quick", help=presets)
-    parser.add_argument("--dataset", default="auto", help="auto, mnist or digits")
+    default = "default: %(default)s"
+    parser.add_argument("--preset", default="quick", choices=PRESETS, help=default)
+    parser.add_argument("--dataset", default=AUTO, choices=plan.CHOICES, help=default)
     options, more = parser.parse_known_args(arguments)
     try:
         return _reproduce(options.preset, options.dataset, more, project_root())
@@ -48,16 +54,30 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _reproduce(preset: str, dataset: str, more: list[str], root: Path) -> int:
     cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
-    common = [*cores, *more, "--nolock", "--config", f"preset={preset}", f"dataset={dataset}"]
+    config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}"]
+    anew = [str(path) for path in damaged(Path("results") / preset, root)]
+    common = [*cores, *more, *config, *(["--forcerun", *anew] if anew else [])]
     with exclusive_lock(root) as handle:
         if DRY & set(more):
             return subprocess.call([sys.executable, "-m", "snakemake", *common], cwd=root)
         board = Board(default_out_dir() / preset)
         code = _snakemake(common, root, handle, board)
-        if code:
+        if 0 < code < 128:
             _snakemake(["report", *common], root, handle, Board(board.runs))
     _sum_up(board, code, preset, root)
     return code
+
+
+def damaged(folder: Path, root: Path) -> list[Path]:
+    """The files in ``folder`` of ``root`` that are no results, each of which is named."""
+    found = []
+    for path in sorted((root / folder).glob("*.json")):
+        try:
+            records.read(path)
+        except ValueError as problem:
+            print(f"missing: {problem}", file=sys.stderr, flush=True)
+            found.append(path.relative_to(root))
+    return found
 
 
 def _sum_up(board: "Board", code: int, preset: str, root: Path) -> None:
@@ -143,19 +163,50 @@ class Board:
 
 
 def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> int:
-    """Run Snakemake, print what its lines mean, and keep all of them in build/reproduce.log."""
+    """Run Snakemake, print what its lines mean, and keep all of them in build/reproduce.log.
+
+    The result is its exit status, or 128 and the number of the signal that stopped it.
+    """
     log = root / "build" / "reproduce.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", *arguments]
     with log.open("a") as file, log.open(errors="replace") as written:
         written.seek(0, os.SEEK_END)
-        said = {"stdout": file, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), **said)
-        try:
+        said = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
+        process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), process_group=0, **said)
+        with forwarded_signals(process) as caught:
             board.follow(_lines(written, process))
-        finally:
-            process.wait()
-    return process.returncode
+    return 128 + caught[0] if caught else process.returncode
+
+
+@contextmanager
+def forwarded_signals(process: subprocess.Popen) -> Iterator[list[int]]:
+    """SIGINT and SIGTERM go on to the group of the process, and after the first one SIGKILL.
+
+    Yields the list of the signals caught. At the end of the block the group is gone after a signal.
+    """
+    caught: list[int] = []
+
+    def forward(number: int, frame: object) -> None:
+        caught.append(number)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number if len(caught) == 1 else signal.SIGKILL)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, forward) for number in numbers]
+    try:
+        yield caught
+    finally:
+        process.wait()
+        with suppress(ProcessLookupError):
+            patience = time.monotonic() + PATIENCE
+            while caught and time.monotonic() < patience:  # notebooks end their kernels
+                os.killpg(process.pid, 0)
+                time.sleep(0.1)
+            if caught:
+                os.killpg(process.pid, signal.SIGKILL)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _lines(written: TextIO, process: subprocess.Popen) -> Iterator[str | None]:
