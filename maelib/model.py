@@ -41,13 +41,27 @@ class VAE(Module):
         return Outputs(-self.log_likelihood(x, z), kl, mu, logvar)
 
     def encode(self, x: Images) -> tuple[Codes, Codes]:
-        """mu and logvar of q(z|x), in the precision of ``x`` even under autocast."""
+        """mu and logvar of q(z|x), in the precision of ``x`` even under autocast.
+
+        In evaluation mode, images of another shape or range than the model's are a ValueError.
+        """
+        if not self.training:  # a check waits for the device, so training makes none
+            self._check(x)
         mu, logvar = self.posterior(self.encoder(x))
         return mu.to(x.dtype), logvar.to(x.dtype)
 
     def log_likelihood(self, x: Images, z: Codes) -> PerImage:
         """log p(x|z) in nats for each image."""
         return self.decoder.log_prob(self.decoder(z, x).to(x.dtype), x)
+
+    def _check(self, x: Images) -> None:
+        shape = self.decoder.shape
+        low = 0 if shape[0] == 1 else -1
+        if x.shape[1:] != shape or not (x.is_floating_point() and low <= x.min() and x.max() <= 1):
+            raise ValueError(
+                f"images have the shape {tuple(x.shape[1:])} and values from {float(x.min()):g} to "
+                f"{float(x.max()):g}; the model takes {shape}, floats from {low} to 1."
+            )
 
 
 def reparameterise(mu: AnyCodes, logvar: AnyCodes, eps: AnyCodes) -> AnyCodes:

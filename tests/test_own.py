@@ -1,19 +1,24 @@
 """A user's own pictures: what is read, what is refused, and that the networks fit them."""
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import maelib
 from maelib import cli, config, model
 from maelib.data import dataset, own
 from maelib.experiments import images_of
 from maelib.internal import rng
-from maelib.measure import sampling
+from maelib.measure import evaluation, sampling
 from maelib.report import tables
 from maelib.runs.run import run
+from maelib.runs.weights import load_model
 
 
 def discs(count, side, colour=False):
@@ -206,3 +211,92 @@ def test_a_run_on_own_pictures_is_never_beside_the_paper(side, colour, tmp_path,
     assert ("bpd" in record.measurements) == colour
     assert images_of(c.data.name) is None
     assert list(tables.compare(record)) == ["ours (own-my-pictures, smoke)"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folders of grey pictures and of the run that was trained on them."""
+    folder = tmp_path_factory.mktemp("own")
+    path = write_folder(folder / "pictures", discs(40, 16))
+    c = config.resolve("smoke", path)
+    record, _, _ = run(c, out_dir=folder / "runs", log=lambda _: None)
+    return str(path), str(folder / "runs" / "smoke" / record.name)
+
+
+def test_codes_of_pictures_are_those_of_the_model_whatever_holds_them(finished, tmp_path):
+    path, folder = finished
+    out = tmp_path / "codes.npz"
+    assert cli.main(["encode", path, "--model", folder, "--nll-k", "3", "--out", str(out)]) == 0
+    codes, net = np.load(out), load_model(Path(folder))
+    x = evaluation.test_images(own.read(Path(path))[0])
+    _, kl, mu, logvar = evaluation.elbo_terms(net, x)
+    assert codes["names"][:2].tolist() == ["000.png", "001.png"]
+    for name, value in {"kl": kl, "mu": mu, "logvar": logvar}.items():
+        np.testing.assert_allclose(codes[name], value, atol=1e-5)
+    assert codes["nll"].shape == (40,)
+    again = maelib.encode(net, own.read(Path(path))[0])
+    assert np.array_equal(again["mu"], codes["mu"])
+
+
+def test_reconstructions_and_samples_are_written_as_asked(finished, tmp_path):
+    path, folder = finished
+    for command in (["reconstruct", path, "--model", folder], ["sample", folder, "--count", "40"]):
+        for name in ("grid.png", "all.npz", "single"):
+            assert cli.main([*command, "--out", str(tmp_path / command[0] / name)]) == 0
+        found = np.load(tmp_path / command[0] / "all.npz")["images"]
+        files = sorted((tmp_path / command[0] / "single").iterdir())
+        assert found.shape == (40, 16, 16)
+        assert np.array_equal(np.stack([np.asarray(Image.open(f)) for f in files]), found)
+        with Image.open(tmp_path / command[0] / "grid.png") as grid:
+            assert grid.width > 6 * 16
+    reconstructed = maelib.reconstruct(load_model(Path(folder)), path)
+    assert np.array_equal(reconstructed, np.load(tmp_path / "reconstruct" / "all.npz")["images"])
+
+
+def test_temperature_scales_the_noise_of_the_prior():
+    net = model.build(config.resolve("smoke", "digits", prior="normal").network)
+    whole, half = (net.prior.sample(5, rng.generator(0), t) for t in (1.0, 0.5))
+    assert torch.equal(half, whole / 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sample", "RUN", "--count", "0"], "count is 0"),
+        (["sample", "RUN", "--seed", "-1"], "seed is -1"),
+        (["sample", "RUN", "--temperature", "nan"], "temperature is nan"),
+        (["sample", "RUN", "--out", "x.gif"], "out is 'x.gif'; it must end in .png, .npz"),
+        (["sample", "RUN", "--out", "/proc/no/x.png"], "which cannot be written"),
+        (["sample", "RUN", "--out", "used"], "a folder that is in use"),
+        (["evaluate", "RUN", "--nll-k", "-5"], "nll_k is -5"),
+        (["evaluate", "RUN", "--nll-k", "0"], "nll_k is 0"),
+        (["evaluate", "RUN", "--nll-images", "-3"], "nll_images is -3"),
+        (["encode", "digits", "--model", "RUN", "--nll-k", "0"], "nll_k is 0"),
+        (["encode", "digits", "--model", "RUN", "--out", "x.png"], "it must end in .npz"),
+        (["train", "--max-minutes", "-1"], "max_minutes is -1.0"),
+        (["train", "--checkpoint-minutes", "nan"], "checkpoint_minutes is nan"),
+    ],
+)
+def test_every_number_and_path_is_checked_before_anything_is_opened(
+    arguments, sentence, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
+    assert cli.main(arguments) == 2  # and not that there is no RUN
+    assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [lambda x: x[..., :15], lambda x: 255 * x, lambda x: 2 * x - 1])
+def test_a_model_refuses_images_of_another_shape_or_range(finished, change):
+    net = load_model(Path(finished[1]))
+    x = evaluation.test_images(own.read(Path(finished[0]))[0])
+    for call in (net.encode, lambda x: net(x, torch.zeros(len(x), 32))):
+        with pytest.raises(ValueError, match=r"the model takes \(1, 16, 16\), floats from 0 to 1"):
+            call(change(x))
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m maelib data digits | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("d", "")

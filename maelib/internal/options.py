@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from numbers import Integral, Real
 
-NOUNS = {int: "a whole number", float: "a finite number", str: "a string"}
+NOUNS = {int: "a whole number", float: "a finite number", str: "a string", bool: "True or False"}
 
 
 def option(
@@ -27,7 +27,7 @@ def option(
 ) -> typing.Any:
     """A dataclass field with its help and any limits of its value."""
     limits = {"least": least, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata={"help": help, **limits})
+    return field(default=default, metadata={"help": help, "default": default, **limits})
 
 
 @dataclass(frozen=True)
@@ -76,31 +76,37 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     raise ValueError(f"{name} is {value!r}; it must be {accepted}.")
 
 
-def add_arguments(parser: argparse._ActionsContainer, *kinds: type) -> None:
+def add_arguments(parser: argparse._ActionsContainer, *kinds: type, defaults: bool = False) -> None:
     """Add a flag for each option of the settings classes; its value is None if it is not given.
 
-    An option that several classes have becomes one flag, with the help of each.
+    An option that several classes have becomes one flag, with the help of each. With ``defaults``
+    the help says each default.
     """
     hints, helps = {}, {}
     for name, (hint, limits) in (item for kind in kinds for item in options(kind).items()):
-        choices = f": {', '.join(limits['choices'])}" if limits["choices"] else ""
+        text = limits["help"] + (f": {', '.join(limits['choices'])}" if limits["choices"] else "")
+        text += f" (default: {limits['default']})" if defaults and limits["default"] else ""
         hints[name] = hint
-        helps.setdefault(name, {})[limits["help"] + choices] = None  # each once, in order
+        helps.setdefault(name, {})[text.replace("%", "%%")] = None  # each once, in order
     for name, hint in hints.items():
         is_tuple = typing.get_origin(hint) is tuple
         base = typing.get_args(hint)[0] if typing.get_args(hint) else hint
+        flag, text = f"--{name.replace('_', '-')}", "; or ".join(helps[name])
+        if base is bool:
+            parser.add_argument(flag, action="store_true", default=None, help=text)
+            continue
         parser.add_argument(
-            f"--{name.replace('_', '-')}",
+            flag,
             type=str if base is str else float,
             nargs=len(typing.get_args(hint)) if is_tuple else None,
             metavar="TEXT" if base is str else "N",
-            help="; or ".join(helps[name]),
+            help=text,
         )
 
 
 def _fits(value: typing.Any, kind: type) -> bool:
-    if kind is str or isinstance(value, (bool, str)):
-        return kind is str and isinstance(value, str)
+    if kind in (str, bool) or isinstance(value, (bool, str)):
+        return isinstance(value, kind) and kind in (str, bool)
     if kind is int:
         return isinstance(value, Integral) or (isinstance(value, float) and value.is_integer())
     try:

@@ -152,13 +152,16 @@ def reconstruct(model: VAE, x: Images, generator: Generator, greedy: bool = True
     return decode(model.decoder, z, _uniform(len(x), model, generator, greedy), greedy)
 
 
-def sample(model: VAE, count: int, generator: Generator, argmax: bool = False) -> Images:
+def sample(
+    model: VAE, count: int, generator: Generator, argmax: bool = False, temperature: float = 1.0
+) -> Images:
     """``count`` images from the model: z from the prior, then the pixels.
 
     ``argmax`` takes the most probable component of each colour pixel, not a random one, as the
-    authors' implementation did; binary images have no components.
+    authors' implementation did; binary images have no components. ``temperature`` scales the
+    noise from which the prior makes z.
     """
-    z = model.prior.sample(count, generator)
+    z = model.prior.sample(count, generator, temperature)
     return decode(model.decoder, z, _uniform(count, model, generator, False), argmax)
 
 

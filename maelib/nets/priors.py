@@ -22,9 +22,10 @@ class StandardNormal(nn.Module):
         return -0.5 * (z.square() + math.log(2 * math.pi)).sum(1)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: Generator) -> Samples:
-        """``count`` draws of z, on the generator's device."""
-        return torch.randn(count, self.latent, generator=generator, device=generator.device)
+    def sample(self, count: int, generator: Generator, temperature: float = 1.0) -> Samples:
+        """``count`` draws of z, on the generator's device; ``temperature`` scales the noise."""
+        noise = torch.randn(count, self.latent, generator=generator, device=generator.device)
+        return temperature * noise
 
 
 class FlowPrior(StandardNormal):
@@ -54,10 +55,10 @@ class FlowPrior(StandardNormal):
         return log_det + super().log_prob(eps)
 
     @torch.no_grad()
-    def sample(self, count: int, generator: Generator) -> Samples:
-        """``count`` draws of z, on the generator's device."""
+    def sample(self, count: int, generator: Generator, temperature: float = 1.0) -> Samples:
+        """``count`` draws of z, on the generator's device; ``temperature`` scales the noise."""
         with fixed_weights(self):
-            return self.inverse(super().sample(count, generator))
+            return self.inverse(super().sample(count, generator, temperature))
 
 
 class VampPrior(StandardNormal):
@@ -91,9 +92,10 @@ class VampPrior(StandardNormal):
         return (-0.5 * log_q.sum(2)).logsumexp(1) - math.log(len(mu))
 
     @torch.no_grad()
-    def sample(self, count: int, generator: Generator) -> Samples:
-        """``count`` draws of z, on the generator's device."""
+    def sample(self, count: int, generator: Generator, temperature: float = 1.0) -> Samples:
+        """``count`` draws of z, on the generator's device; ``temperature`` scales the noise."""
         mu, logvar = self.components()
         drawn = {"generator": generator, "device": generator.device}
         chosen = torch.randint(len(mu), (count,), **drawn)
-        return mu[chosen] + (0.5 * logvar[chosen]).exp() * torch.randn(count, self.latent, **drawn)
+        noise = temperature * torch.randn(count, self.latent, **drawn)
+        return mu[chosen] + (0.5 * logvar[chosen]).exp() * noise

@@ -1,0 +1,232 @@
+"""The commands of ``cli``: the options of each, all checked before its work begins, and the work.
+
+It imports no torch before a command runs, so that help is fast.
+"""
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maelib.config import PRESETS, objective_classes, options_of, resolve
+from maelib.data import AUTO, DATASETS, Data
+from maelib.internal.options import Settings, add_arguments, option, options
+from maelib.measure import Evaluation
+from maelib.nets import Network
+from maelib.objectives import OBJECTIVES
+from maelib.training import DEVICES, PRECISIONS, Training
+
+RUN = "a run's folder, or the name of a pretrained model"
+
+
+@dataclass(frozen=True)
+class Where(Settings):
+    """Where and how precisely to compute."""
+
+    device: str = option("auto", "to compute on", choices=DEVICES)
+    precision: str = option("auto", "of products of matrices", choices=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Chosen(Settings):
+    """What a run is, beside its sizes."""
+
+    dataset: str = option(AUTO, f"the path of your own pictures, or: {', '.join(DATASETS)}")
+    preset: str = option("quick", "the sizes", choices=tuple(PRESETS))
+    objective: str = option("mae", "what is minimised", choices=tuple(OBJECTIVES))
+    seed: int = option(0, "of all random numbers", least=0)
+
+
+@dataclass(frozen=True)
+class How(Where):
+    """How a run is trained, which does not change what it is."""
+
+    out_dir: str | None = option(None, "folder of the runs instead of runs/")
+    max_minutes: float | None = option(None, "stop and save after so many minutes", above=0)
+    checkpoint_minutes: float = option(2.0, "minutes between checkpoints", least=0)
+    profile: bool = option(False, "write a trace of 20 steps into the run's folder")
+    compile: bool = option(False, "train through torch.compile (needs a C++ compiler)")
+
+
+@dataclass(frozen=True)
+class Drawing(Where):
+    """What is drawn from a model."""
+
+    count: int = option(64, "images", least=1)
+    seed: int = option(0, "of the random numbers", least=0)
+    temperature: float = option(1.0, "of the prior: below 1, codes nearer to its centre", above=0)
+    out: str = option("samples.png", "a grid.png, a file.npz, or a folder of single pictures")
+
+
+@dataclass(frozen=True)
+class Encoding(Where):
+    """Which model makes codes of pictures."""
+
+    model: str = option("", RUN)
+    precision: str = option("float32", "of products of matrices", choices=PRECISIONS)
+    nll_k: int | None = option(None, "importance samples of each picture's NLL", least=1)
+    out: str = option("codes.npz", "a file.npz of names, mu, logvar, kl and, with --nll-k, nll")
+
+
+@dataclass(frozen=True)
+class Reconstruction(Where):
+    """Which model decodes the codes of pictures."""
+
+    model: str = option("", RUN)
+    seed: int = option(0, "of the random numbers", least=0)
+    sampled: bool = option(False, "draw each pixel instead of taking its most probable value")
+    out: str = option("reconstructions.png", Drawing.__dataclass_fields__["out"].metadata["help"])
+
+
+@dataclass(frozen=True)
+class Place(Settings):
+    """Where the runs lie."""
+
+    out_dir: str | None = option(None, "folder of the runs instead of runs/")
+
+
+def run(name: str, given: dict) -> None:
+    """Run the command ``name`` on what was given; the options of its own are checked first."""
+    work, argument, own, others = COMMANDS[name]
+    settings = [kind(**options_of(kind, given)) for kind in own]
+    rest = {key: given[key] for kind in others for key in options(kind)}
+    work(*([given[argument]] if argument else []), *settings, **rest)
+
+
+def add_options(name: str, command: argparse.ArgumentParser) -> None:
+    """Add a command's argument and flags."""
+    _, argument, own, others = COMMANDS[name]
+    if argument:
+        optional = {"nargs": "?", "default": AUTO} if argument == "dataset" else {}
+        command.add_argument(argument, help=ARGUMENTS[argument], **optional)
+    add_arguments(command, *own, defaults=True)
+    if others:
+        about = "what else it is made with (default: as the preset, objective or run has it)"
+        add_arguments(command.add_argument_group(about), *others)
+
+
+def _train(chosen: Chosen, how: How, **given: object) -> None:
+    from maelib.runs.run import run, train_worker
+    from maelib.training import parallel
+
+    config = resolve(**vars(chosen), **given)
+    settings = {"compiled" if name == "compile" else name: v for name, v in vars(how).items()}
+    with parallel.group() as rank:
+        if rank > 0:
+            return train_worker(config, **settings)
+        print(config.describe())
+        record, _, _ = run(config, **settings)
+    _print_measured(record.measurements)
+    print(record.caption())
+
+
+def _evaluate(name: str, where: Where, **given: object) -> None:
+    changes = options_of(Evaluation, given)
+    from maelib.data import dataset
+    from maelib.measure.evaluation import measure
+
+    model, config = _opened(name, where)
+    images = dataset.load(config.data.name)
+    settings = replace(config.evaluation, **changes)
+    measured = measure(model, images, config.data, settings, where.precision)
+    _print_measured(measured.means)
+    shown = {name: v for name, v in measured.settings.items() if not isinstance(v, list)}
+    print(", ".join(f"{name}: {value}" for name, value in shown.items()))
+
+
+def _sample(name: str, drawing: Drawing) -> None:
+    from maelib.measure import pictures
+
+    pictures.check_out(drawing.out)
+    model, _ = _opened(name, drawing)
+    drawn = pictures.sampled(model, drawing.count, drawing.seed, drawing.temperature)
+    pictures.write(drawing.out, drawn)
+    print(f"{drawing.count} images written to {drawing.out}")
+
+
+def _encode(images: str, encoding: Encoding) -> None:
+    from maelib.measure import pictures
+
+    pictures.check_out(encoding.out, (".npz",))
+    model, _ = _opened(encoding.model, encoding)
+    found = pictures.encode(model, images, encoding.nll_k, encoding.precision)
+    pictures.write_arrays(encoding.out, found)
+    print(f"codes of {len(found['mu'])} images written to {encoding.out}")
+
+
+def _reconstruct(images: str, how: Reconstruction) -> None:
+    from maelib.measure import pictures
+
+    pictures.check_out(how.out)
+    model, _ = _opened(how.model, how)
+    decoded = pictures.reconstruct(model, images, how.seed, not how.sampled)
+    pictures.write(how.out, decoded, pictures.stored(images)[1])
+    print(f"{len(decoded)} reconstructions written to {how.out}")
+
+
+def _export(name: str, where: Where) -> None:
+    from maelib.data import dataset
+    from maelib.measure.evaluation import test_images
+    from maelib.runs import pretrained
+    from maelib.runs import record as records
+    from maelib.runs.run import pick_device
+    from maelib.runs.weights import load_model
+
+    device, folder = pick_device(where.device), Path(name).resolve()
+    model, record = load_model(folder, device), records.read(folder / "result.json")
+    images = dataset.load(record.config.data.name).test.images[: pretrained.IMAGES]
+    written = pretrained.export(model, record, test_images(images.to(device)))
+    print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
+
+
+def _runs(place: Place) -> None:
+    from maelib.internal.paths import default_out_dir, resolved
+    from maelib.runs.monitor import list_runs
+
+    for status in list_runs(resolved(place.out_dir or default_out_dir())):
+        print(status.line())
+
+
+def _data(name: str) -> None:
+    from maelib.data import dataset
+
+    found = dataset.load(name)
+    print(found.describe())
+    print(f"SHA-256 {found.digest}")
+
+
+def _opened(name: str, where: Where) -> tuple:
+    """Model and configuration of a run's folder, or of a pretrained model."""
+    from maelib.runs import pretrained
+    from maelib.runs import record as records
+    from maelib.runs.run import pick_device
+    from maelib.runs.weights import load_model
+
+    device, folder = pick_device(where.device), Path(name).resolve()
+    if name and folder.is_dir():
+        return load_model(folder, device), records.read(folder / "result.json").config
+    found = pretrained.find(name)
+    return found.load(device), found.config
+
+
+def _print_measured(measured: dict[str, float]) -> None:
+    for name, value in measured.items():
+        print(f"{name:>20} = {value:.3f}")
+
+
+ARGUMENTS = {
+    "run": RUN,
+    "images": "a folder, .npz or .npy file of pictures, or a data set's name for its test images",
+    "dataset": f"{', '.join((AUTO, *DATASETS))}, or the path of your own pictures",
+}
+SIZES = (Data, Network, Training, Evaluation, *objective_classes())
+# Each command's function, its argument, its own options, and those of the run it is about.
+COMMANDS = {
+    "train": (_train, None, (Chosen, How), SIZES),
+    "evaluate": (_evaluate, "run", (Where,), (Evaluation,)),
+    "sample": (_sample, "run", (Drawing,), ()),
+    "encode": (_encode, "images", (Encoding,), ()),
+    "reconstruct": (_reconstruct, "images", (Reconstruction,), ()),
+    "export": (_export, "run", (Where,), ()),
+    "runs": (_runs, None, (Place,), ()),
+    "data": (_data, "dataset", (), ()),
+}
