@@ -14,6 +14,7 @@ from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
 from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
 from maelib.objectives import OBJECTIVES, SETS, Objective
+from maelib.origin import find as find_origin
 from maelib.training import TRAINING_VERSION, Training
 
 
@@ -36,6 +37,7 @@ class Config:
         """
         parts = {name: _chosen(getattr(self, name)) for name in PARTS}
         parts["data"]["name"] = self.data.label
+        parts["training"].pop("init_from", None)  # the key has the weights themselves
         chosen = {"preset": self.preset, "seed": self.seed, **parts}
         content = json.dumps([chosen, data_digest, TRAINING_VERSION], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:10]
@@ -120,7 +122,8 @@ def resolve(
     objectives by name; None keeps the value of the preset or the objective. Options of
     objectives other than the chosen one are checked and have no effect. An explicit ``epochs``
     sets ``min_steps`` to 0. ``dataset`` may be the path of own pictures (``data.own``), which
-    decide the networks' sizes. ValueError, one sentence, for the first bad value.
+    decide the networks' sizes. The networks are those of the model that ``init_from`` names, if
+    it is given. ValueError, one sentence, for the first bad value.
     """
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
@@ -136,7 +139,10 @@ def resolve(
     if unknown := set(given).difference(*(options(kind) for kind in kinds)):
         raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
     sizes = _sized((COLOUR_PRESETS if colour else PRESETS)[preset], colour, side)
-    chosen = components(objective, colour) | sizes | given
+    begin = checked("init_from", given.get("init_from"), str | None, {})
+    origin = None if begin is None else find_origin(begin)
+    theirs = vars(origin.network) if origin else {}
+    chosen = components(objective, colour) | sizes | theirs | given
     config = Config(
         preset=preset,
         data=Data(name=name, **options_of(Data, chosen)),
@@ -147,7 +153,11 @@ def resolve(
         seed=checked("seed", seed, int, {"least": 0}),
     )
     _check_together(config, colour)
-    return config
+    if origin is None:
+        return config
+    origin.require(config.network)
+    begun = {"init_from": str(origin.path), "init_weights": origin.weights}
+    return replace(config, training=replace(config.training, **begun))
 
 
 def from_json(content: dict) -> Config:

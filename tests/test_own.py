@@ -1,6 +1,7 @@
 """A user's own pictures: what is read, what is refused, and that the networks fit them."""
 
 import copy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from maelib.measure import evaluation, sampling
 from maelib.report import tables
 from maelib.runs.run import run
 from maelib.runs.weights import load_model
+from maelib.training import state
 
 
 def discs(count, side, colour=False):
@@ -300,3 +302,49 @@ def test_a_closed_pipe_is_no_error():
     command = f"{sys.executable} -m maelib data digits | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("d", "")
+
+
+def test_a_run_may_begin_with_another_model_s_weights_and_its_key_says_so(finished, tmp_path):
+    path, folder = finished
+    other = write_folder(tmp_path / "others", 255 - discs(40, 16))
+    c = config.resolve("smoke", other, init_from=folder, epochs=2)
+    assert c.network == config.resolve("smoke", path).network
+    assert c.key("d") != config.resolve("smoke", other, epochs=2).key("d")
+    images = dataset.load(other).train.images
+    begun, before = state.start(c, images, torch.device("cpu")), load_model(Path(folder))
+    for ours, theirs in zip(begun.model.parameters(), before.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    record, net, _ = run(c, out_dir=tmp_path / "runs", log=lambda _: None)
+    assert record.config.training.init_weights
+    assert not torch.equal(net.encoder.features.bias, before.encoder.features.bias)
+    moved = Path(shutil.copytree(folder, tmp_path / "moved" / Path(folder).name))
+    assert config.resolve("smoke", other, init_from=str(moved), epochs=2).key("d") == c.key("d")
+    (moved / "model.safetensors").write_bytes(b"cut off")
+    damaged = config.resolve("smoke", other, init_from=str(moved), epochs=3)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not the model that this run"):
+        run(damaged, out_dir=tmp_path / "runs", log=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"init_from": "nonesuch"}, "init_from is 'nonesuch'; it must be the folder of a finished"),
+        ({"latent": 8}, "latent is 8, but 32 in the model that init_from names"),
+        ({"dataset": "digits"}, "the side of the images is 28, but 16 in the model"),
+        ({"dataset": "photos"}, "is for binary images|encoder is|cannot draw"),
+    ],
+)
+def test_a_model_that_does_not_fit_is_no_beginning(finished, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        config.resolve(
+            **{"preset": "smoke", "dataset": finished[0], "init_from": finished[1]} | changes
+        )
+
+
+def test_a_pretrained_model_may_be_trained_further_at_any_preset():
+    c = config.resolve("smoke", "digits", init_from="mnist-vlae")
+    assert c.network.encoder_hidden == 256
+    begun = state.start(c, dataset.load("digits").train.images, torch.device("cpu"))
+    assert torch.equal(
+        begun.model.encoder.features.bias, maelib.load("mnist-vlae").encoder.features.bias
+    )

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+CHECKPOINTS = Path(__file__).parents[2] / "checkpoints"  # the pretrained models
+
 
 def project_root() -> Path:
     """The nearest folder at or above the current one that holds the project; else the current."""

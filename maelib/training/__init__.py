@@ -35,6 +35,8 @@ class Training(Settings):
     halvings: int = option(3, "halvings of the rate before training ends", least=0)
     init_images: int = option(500, "images of the data-dependent initialisation", least=1)
     validate_steps: int | None = option(None, "steps between validations", least=1)
+    init_from: str | None = option(None, "start from this run's folder or pretrained model")
+    init_weights: str = ""  # their fingerprint, which is part of the run's key
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from maelib.data.dataset import as_input
 from maelib.internal import rng
-from maelib.internal.files import typed
+from maelib.internal.files import reading, typed
 from maelib.internal.shapes import Codes, Images, StoredImages
 from maelib.model import VAE, build, initialise
 from maelib.objectives.base import MEASURED, Objective
@@ -97,17 +97,29 @@ class State:
 
 
 def start(config: Job, images: StoredImages, device: torch.device) -> State:
-    """A fresh state: weights drawn from the seed, then initialised on the first images."""
+    """A fresh state: weights drawn from the seed and initialised on the first images.
+
+    Or those of ``init_from``; ValueError if its file is damaged or now holds others.
+    """
     noise = rng.generator(config.seed, "initialise", device=device)
     x, eps = draw(images[: config.training.init_images], config.network.latent, noise)
     with rng.own_generators(device):
         torch.manual_seed(rng.derive(config.seed, "weights"))
         model = build(config.network).to(device, memory_format=torch.channels_last)
-        initialise(model.train(), x, eps)
+        if config.training.init_from:
+            _load(model.train(), config.training)
+        else:
+            initialise(model.train(), x, eps)
     optimizer = adam(model, config.training)
     totals = RunningTotals.on(device, curves(config.objective), [])
     averaged, best = (copy.deepcopy(model).eval() for _ in range(2))
     return State(model, averaged, best, optimizer, Progress(), totals)
+
+
+def _load(model: VAE, settings: Training) -> None:
+    path = Path(settings.init_from)
+    with reading(path, "the model that this run began with", "restore it"):
+        model.load_state_dict(checkpoints.read_tensors(path, settings.init_weights))
 
 
 def draw(images: StoredImages, latent: int, noise: torch.Generator) -> tuple[Images, Codes]:
