@@ -1,14 +1,24 @@
 import gzip
 import hashlib
+import io
+import pickle
+import shutil
+import socketserver
+import tarfile
 import threading
+import time
+import zipfile
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torchvision.datasets import MNIST, Omniglot
 
-from maelib.data import dataset, download, mnist, omniglot
+from maelib.data import cifar10, dataset, download, mnist, omniglot
 from maelib.internal import paths, rng
 
 
@@ -17,12 +27,51 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-class CutShort(Quiet):
-    def do_GET(self):
-        self.send_response(200)
-        self.send_header("Content-Length", "1000")
-        self.end_headers()
-        self.wfile.write(b"half")
+class Bad(socketserver.StreamRequestHandler):
+    """Answers as the path says; if it says slow, with one byte more at a time, for ever."""
+
+    def handle(self):
+        name = self.rfile.readline().split()[1].decode().strip("/").replace("%20", " ")
+        while self.rfile.readline().strip():
+            pass
+        with suppress(OSError):
+            self.wfile.write(ANSWERS[name])
+            while name.startswith("slow"):
+                time.sleep(0.05)
+                self.wfile.write(b"x")
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+ANSWERS = {
+    "nothing": b"",
+    "garbage": b"\xff\0 what?\r\n\r\n",
+    "no status": b"HTTP/1.1 two hundred\r\n\r\n",
+    "length is text": OK + b"Content-Length: ten\r\n\r\ncontent",
+    "length is negative": OK + b"Content-Length: -7\r\n\r\ncontent",
+    "cut": OK + b"Content-Length: 1000\r\n\r\nhalf",
+    "chunk cut": OK + b"Transfer-Encoding: chunked\r\n\r\n100\r\nhalf",
+    "chunk is text": OK + b"Transfer-Encoding: chunked\r\n\r\nten\r\nhalf",
+    "long header": OK + b"X: " + b"x" * 10**6 + b"\r\n\r\ncontent",
+    "not gzip": OK + b"Content-Encoding: gzip\r\nContent-Length: 7\r\n\r\ncontent",
+    "broken redirect": b"HTTP/1.1 302 Found\r\nLocation: http://[::1\r\n\r\n",
+    "other redirect": b"HTTP/1.1 302 Found\r\nLocation: ftp://localhost/x\r\n\r\n",
+    "endless redirect": b"HTTP/1.1 302 Found\r\nLocation: endless%20redirect\r\n\r\n",
+    "error": b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+    "too many bytes": OK + b"Content-Length: 100\r\n\r\n" + b"x" * 100,
+    "other bytes": OK + b"Content-Length: 5\r\n\r\nother",
+    "slow body": OK + b"Content-Length: 1000000\r\n\r\n",
+    "slow header": b"H",
+}
+
+
+@pytest.fixture(scope="module")
+def bad_server():
+    """The address of a server that misbehaves as the path says."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Bad) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}/"
+        server.shutdown()
 
 
 @pytest.fixture
@@ -59,11 +108,11 @@ def test_digits_need_nothing_and_have_a_fixed_split():
 def test_auto_without_mnist_is_digits_and_says_so(no_data):
     found = dataset.load("auto")
     assert found.name == "digits"
-    assert "MNIST not found" in found.source
+    assert "in place of MNIST: train-images" in found.source
 
 
 def test_mnist_that_is_nowhere_is_a_clear_error(no_data):
-    with pytest.raises(FileNotFoundError, match=r"MNIST was not found.*MAELIB_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"train-images.* was not found.*MAELIB_DATA"):
         dataset.load("mnist")
 
 
@@ -77,30 +126,21 @@ def test_truncated_mnist_is_an_error_even_for_auto(no_data):
     raw = no_data / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\b\3")
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte is truncated or altered"):
+    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte is not MNIST's .*altered"):
         dataset.load("auto")
-
-
-def test_missing_sibling_is_named(no_data, monkeypatch):
-    name = "t10k-images-idx3-ubyte"
-    raw = no_data / "data" / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    (raw / f"{name}.gz").write_bytes(b"x")
-    with pytest.raises(OSError, match=r"train-images-idx3-ubyte.gz is missing"):
-        dataset.load("mnist")
 
 
 @pytest.mark.fault("data file altered")
 @pytest.mark.parametrize("damage", ["cut off", "other bytes", "no gzip"])
 def test_a_packed_file_is_read_and_checked(tmp_path, damage):
-    path, content = tmp_path / "labels", bytes(8) + b"\1\2"
-    packed, compressed = tmp_path / "labels.gz", gzip.compress(content)
+    packed, content = tmp_path / "labels.gz", bytes(8) + b"\1\2"
+    compressed = gzip.compress(content)
     packed.write_bytes(compressed)
-    assert mnist._read(path, digest(content)).tolist() == [1, 2]
+    assert mnist._read(packed, digest(content)).tolist() == [1, 2]
     other = {"cut off": compressed[:-9], "other bytes": gzip.compress(bytes(10)), "no gzip": b"?"}
     packed.write_bytes(other[damage])
-    with pytest.raises(OSError, match=r"labels\.gz is truncated or altered"):
-        mnist._read(path, digest(content))
+    with pytest.raises(ValueError, match=r"labels\.gz is not MNIST's .*; delete it"):
+        mnist._read(packed, digest(content))
 
 
 @pytest.mark.fault("data file altered")
@@ -108,11 +148,12 @@ def test_an_unpacked_file_is_read_before_a_packed_one_and_checked(tmp_path):
     path, content = tmp_path / "images", bytes(16) + bytes(i % 256 for i in range(2 * 784))
     path.write_bytes(content)
     path.with_name("images.gz").write_bytes(b"?")
+    assert download.find([tmp_path], (), "images", "images.gz") == path
     images = mnist._read(path, digest(content))
     assert images.shape == (2, 1, 28, 28)
     assert images[1, 0, 0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]
     path.write_bytes(content[:-1])
-    with pytest.raises(OSError, match="images is truncated or altered"):
+    with pytest.raises(ValueError, match=r"images is not MNIST's .*truncated or altered"):
         mnist._read(path, digest(content))
 
 
@@ -126,27 +167,168 @@ def test_real_mnist_if_it_is_here():
     assert found.train.labels.bincount().min() > 5_000
 
 
-@pytest.mark.fault("download cut half-way")
-def test_download_arrives_whole_or_not_at_all(serve, tmp_path, monkeypatch):
+@pytest.fixture
+def online(monkeypatch):
     monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
+    monkeypatch.setattr(download, "LIMIT", 50)
+
+
+@pytest.mark.fault("download cut half-way")
+@pytest.mark.parametrize("answer", [name for name in ANSWERS if "slow" not in name])
+def test_after_whatever_a_mirror_answers_the_next_is_asked(
+    answer, serve, bad_server, online, tmp_path
+):
     folder, url = serve()
     (folder / "file").write_bytes(b"content")
-    target = tmp_path / "store" / "file"
-    with pytest.raises(download.DownloadError, match=r"could not download file .*known hash"):
-        download.fetch([url + "file"], target, digest(b"other"))
-    assert list(target.parent.iterdir()) == []
-    download.fetch([url + "absent", url + "file"], target, digest(b"content"))
-    assert target.read_bytes() == b"content"
+    bad, store = f"{bad_server}{answer}".replace(" ", "%20"), tmp_path / "store"
+    known = digest(b"content")
+    with pytest.raises(download.DownloadError, match=r"file was not found.*MAELIB_DATA"):
+        download.fetch([bad], [store], "x/file", known)
+    assert list((store / "x").iterdir()) == []
+    assert download.fetch([bad, url + "file"], [store], "x/file", known).read_bytes() == b"content"
+    if answer != "other bytes":
+        with pytest.raises(download.DownloadError, match=r"other was not found"):
+            download.fetch([bad], [store], "x/other", None)
+    assert [path.name for path in (store / "x").iterdir()] == ["file"]
+    assert (store / "x" / "file").stat().st_mode & 0o044 == 0o044
 
 
 @pytest.mark.fault("download cut half-way")
-@pytest.mark.parametrize("published", [digest(b"whole"), None], ids=["digest", "no digest"])
-def test_download_cut_half_way_leaves_nothing(serve, tmp_path, monkeypatch, published):
-    monkeypatch.delenv("MAELIB_OFFLINE", raising=False)
-    _, url = serve(CutShort)
-    with pytest.raises(download.DownloadError, match="could not download file"):
-        download.fetch([url + "file"], tmp_path / "store" / "file", published)
-    assert list((tmp_path / "store").iterdir()) == []
+@pytest.mark.parametrize("answer", ["slow body", "slow header"])
+def test_one_byte_at_a_time_does_not_go_on_for_ever(answer, bad_server, online, tmp_path):
+    url = f"{bad_server}{answer}".replace(" ", "%20")
+    with pytest.raises(download.DownloadError, match="file was not found"):
+        download.fetch([url], [tmp_path], "file", None, 0.5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_with_https_is_asked_first(serve, online, tmp_path):
+    _, url = serve()
+    secure = "https://127.0.0.1:9/file"  # nothing listens there
+    with pytest.raises(download.DownloadError, match=r"\(http://127"):  # the last of the round
+        download.fetch([url + "absent", secure], [tmp_path], "file", None)
+
+
+def small_mnist(monkeypatch, folder):
+    """Files in MNIST's format, of 2,100 black images, that pass for the originals."""
+    folder.mkdir(parents=True)
+    for name in list(mnist.FILES):
+        content = bytes(16) + bytes(2100 * 784) if "images" in name else bytes(8) + bytes(2100)
+        (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        monkeypatch.setitem(mnist.FILES, name, digest(content))
+        packed = hashlib.md5((folder / f"{name}.gz").read_bytes()).hexdigest()
+        resources = [(n, packed if n == f"{name}.gz" else m) for n, m in MNIST.resources]
+        monkeypatch.setattr(MNIST, "resources", resources)
+
+
+def test_the_missing_files_of_a_cut_download_are_fetched(serve, online, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "LIMIT", 2**20)
+    folder, url = serve()
+    small_mnist(monkeypatch, folder / "mnist")
+    monkeypatch.setattr(MNIST, "mirrors", [url + "absent/", url + "mnist/"])
+    raw = tmp_path / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    first = "train-images-idx3-ubyte.gz"
+    (raw / first).write_bytes((folder / "mnist" / first).read_bytes())
+    monkeypatch.setenv("MAELIB_OFFLINE", "1")
+    found = dataset.load("auto", [tmp_path / "data"])
+    assert found.name == "digits"
+    assert "in place of MNIST: train-labels-idx1-ubyte.gz was not found" in found.source
+    monkeypatch.delenv("MAELIB_OFFLINE")
+    assert dataset.load("auto", [tmp_path / "data"]).name == "mnist"
+    assert len(list(raw.iterdir())) == 4
+    for root in (tmp_path / "data" / "MNIST", raw):  # MAELIB_DATA may point at either
+        assert dataset.load("mnist", [root], download=False).name == "mnist"
+
+
+def test_processed_files_of_torchvision_are_not_read(tmp_path, monkeypatch):
+    small_mnist(monkeypatch, tmp_path / "MNIST" / "raw")
+    processed = tmp_path / "MNIST" / "processed"
+    processed.mkdir()
+    for name in ("training.pt", "test.pt"):
+        torch.save((torch.full((2, 28, 28), 9), torch.zeros(2)), processed / name)
+    assert dataset.load("mnist", [tmp_path]).train.images.max() == 0
+
+
+def test_the_fixed_binarisation_of_mnist_has_its_own_split_and_no_labels(tmp_path, monkeypatch):
+    folder = tmp_path / "binarized_mnist"
+    folder.mkdir()
+    for count, part in enumerate(list(mnist.STATIC_PARTS), 2):
+        content = (b" ".join([b"0 1"] * 392) + b"\n") * count
+        (folder / f"binarized_mnist_{part}.amat").write_bytes(content)
+        monkeypatch.setitem(mnist.STATIC_PARTS, part, digest(content))
+    found = dataset.load("mnist_static", [tmp_path])
+    assert [len(part) for part in (found.train, found.val, found.test)] == [2, 3, 4]
+    assert found.test.images[3, 0, 27, -2:].tolist() == [0, 255]
+    assert torch.equal(dataset.as_input(found.test.images), found.test.images / 255)
+    assert found.train.labels.tolist() == [0, 0]
+    (folder / "binarized_mnist_test.amat").write_bytes(b"0 1\n")
+    with pytest.raises(ValueError, match=r"test\.amat is not the fixed binarisation.*SHA-256"):
+        dataset.load("mnist_static", [tmp_path])
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ("code of the file ran",)
+
+
+def test_a_batch_of_cifar_10_may_hold_arrays_and_nothing_that_runs(capsys):
+    content = cifar_batch(1)
+    images, labels = cifar10._batch(content, digest(content))
+    assert images.flatten()[:3].tolist() == [0, 1, 2]
+    assert labels.tolist() == [3]
+    evil = pickle.dumps(Evil(), 2)
+    with pytest.raises(pickle.UnpicklingError, match="asks for __builtin__"):
+        cifar10._batch(evil, digest(evil))
+    with pytest.raises(ValueError, match="SHA-256"):
+        cifar10._batch(content, digest(evil))
+    assert capsys.readouterr().out == ""
+
+
+def cifar_batch(count):
+    """A batch of ``count`` images, its array named as NumPy was when CIFAR-10 was made."""
+    pixels = np.arange(3072 * count, dtype=np.uint32).astype(np.uint8).reshape(count, 3072)
+    content = pickle.dumps({"data": pixels, "labels": [3] * count}, 3)
+    return content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_cifar_10_comes_from_its_files_or_from_its_archive(packed, tmp_path, monkeypatch):
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    for name in list(cifar10.FILES):
+        content = cifar_batch(500)
+        (folder / name).write_bytes(content)
+        monkeypatch.setitem(cifar10.FILES, name, digest(content))
+    if packed:
+        with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
+            archive.add(folder, folder.name)
+        shutil.rmtree(folder)
+    found = dataset.load("cifar10", [tmp_path])
+    assert [len(part) for part in (found.train, found.val, found.test)] == [500, 2000, 500]
+    path = next(tmp_path.glob("*.tar.gz"), folder / "data_batch_3")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ValueError, match=f"{path.name} is not CIFAR-10's .*delete it"):
+        dataset.load("cifar10", [tmp_path])
+
+
+def test_omniglot_is_read_from_checked_archives_only(tmp_path, monkeypatch):
+    for number, name in enumerate(list(Omniglot.zips_md5)):
+        path = tmp_path / "omniglot-py" / f"{name}.zip"
+        path.parent.mkdir(exist_ok=True)
+        with zipfile.ZipFile(path, "w") as archive:
+            png = io.BytesIO()
+            Image.new("1", (105, 105), 1).save(png, "png")
+            archive.writestr(f"{name}/alphabet{number}/character01/0001_01.png", png.getvalue())
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        monkeypatch.setitem(Omniglot.zips_md5, name, md5)
+    drawings, labels = omniglot.read_archives([tmp_path], download=False)
+    assert drawings.shape == (2, 105, 105)
+    assert drawings.max() == 0
+    assert labels.tolist() == [0, 1]
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"images_evaluation\.zip is not an archive of OMNIGLOT"):
+        omniglot.read_archives([tmp_path], download=False)
 
 
 def test_binarise_is_a_fresh_draw_with_the_pixels_mean():
@@ -174,12 +356,12 @@ def write_chardata(path, train=30, test=10, **changes):
 
 def test_chardata_columns_are_images_in_fortran_order(tmp_path):
     images, target = write_chardata(tmp_path / "chardata.mat")
-    train, alphabets, test, _ = omniglot.read_burda(tmp_path / "chardata.mat", (30, 10))
-    assert train.shape == (30, 1, 28, 28)
-    assert test.shape == (10, 1, 28, 28)
+    train, test, _ = omniglot.read_burda(tmp_path / "chardata.mat", (30, 10))
+    assert train.images.shape == (30, 1, 28, 28)
+    assert test.images.shape == (10, 1, 28, 28)
     first = np.rint(images[:, 0].reshape(28, 28, order="F") * 255)
-    assert np.array_equal(train[0, 0].numpy(), first)
-    assert alphabets[3] == target[:, 3].argmax()
+    assert np.array_equal(train.images[0, 0].numpy(), first)
+    assert train.labels[3] == target[:, 3].argmax()
 
 
 @pytest.mark.parametrize(
@@ -187,15 +369,31 @@ def test_chardata_columns_are_images_in_fortran_order(tmp_path):
 )
 def test_a_foreign_chardata_is_named(changes, tmp_path):
     write_chardata(tmp_path / "chardata.mat", **changes)
-    with pytest.raises(OSError, match=r"chardata\.mat does not hold"):
+    with pytest.raises(ValueError, match=r"chardata\.mat is not Burda.*does not hold"):
         omniglot.read_burda(tmp_path / "chardata.mat", (30, 10))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_altered_chardata_is_one_sentence_or_still_ten_images(seed, tmp_path):
+    path = tmp_path / "chardata.mat"
+    write_chardata(path)
+    random, content = np.random.default_rng(seed), bytearray(path.read_bytes())
+    for position in random.integers(0, 400, 8):
+        content[position] = random.integers(256)
+    path.write_bytes(content)
+    said, test = "", []
+    try:
+        _, test, _ = omniglot.read_burda(path, (30, 10))
+    except ValueError as sentence:
+        said = str(sentence)
+    assert len(test) == 10 or "chardata.mat is not Burda et al.'s OMNIGLOT" in said
 
 
 def test_a_truncated_chardata_is_named(tmp_path):
     path = tmp_path / "chardata.mat"
     write_chardata(path)
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(OSError, match=r"chardata\.mat is truncated"):
+    with pytest.raises(ValueError, match=r"chardata\.mat is not Burda"):
         omniglot.read_burda(path, (30, 10))
 
 
@@ -211,7 +409,7 @@ def test_shrinking_keeps_the_share_of_ink():
 @pytest.mark.parametrize("name", ["omniglot", "omniglot_lake"])
 def test_missing_omniglot_is_one_sentence(name, tmp_path, monkeypatch):
     monkeypatch.setenv("MAELIB_OFFLINE", "1")
-    with pytest.raises(FileNotFoundError, match=r"OMNIGLOT was not found.*MAELIB_DATA"):
+    with pytest.raises(FileNotFoundError, match=r"was not found.*omniglot.*MAELIB_DATA"):
         dataset.load(name, [tmp_path])
 
 

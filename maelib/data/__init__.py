@@ -6,7 +6,7 @@ from pathlib import Path
 
 from maelib.internal.options import Settings, option
 
-BINARY = ("mnist", "digits", "omniglot", "omniglot_lake")
+BINARY = ("mnist", "mnist_static", "digits", "omniglot", "omniglot_lake")
 COLOUR = ("cifar10", "photos")
 DATASETS = (*BINARY, *COLOUR)
 STAND_INS = {"mnist": "digits", "cifar10": "photos"}  # bundled with scikit-learn

@@ -23,7 +23,7 @@ def load(
     ``auto`` is MNIST if it is found or can be downloaded, else digits; ``source`` says which. A
     path is that of own pictures.
     ValueError for an unknown name, FileNotFoundError if it is not found and cannot be downloaded,
-    OSError naming the file if one is truncated or altered.
+    ValueError naming the file if one is truncated or altered.
     """
     if name not in (AUTO, *DATASETS):
         return own.load(own.find(name))
@@ -31,10 +31,11 @@ def load(
     if name == AUTO:
         try:
             return mnist.load(roots, download)
-        except FileNotFoundError:
-            return digits.load("bundled with scikit-learn (MNIST not found and not downloadable)")
+        except FileNotFoundError as problem:
+            return digits.load(f"bundled with scikit-learn, in place of MNIST: {problem}")
     loaders = {
         "mnist": mnist.load,
+        "mnist_static": mnist.load_static,
         "omniglot": omniglot.load_burda,
         "omniglot_lake": omniglot.load_lake,
         "cifar10": cifar10.load,

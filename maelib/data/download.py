@@ -1,50 +1,81 @@
-"""Download of a file from one of several mirrors, checked and never left incomplete."""
+"""Files of data sets: found in the data folders, or downloaded, whole and in bounded time."""
 
-import logging
+import asyncio
+import hashlib
 import os
-import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import pooch
+from maelib.internal.files import whole
 
-# Pooch announces each download and, where no digest is published, the one it found.
-pooch.get_logger().setLevel(logging.WARNING)
-
-
-class DownloadError(OSError):
-    """No mirror gave the file; the message names the file and the remedy."""
+LIMIT = 2**28  # bytes of the largest file that is accepted
+SILENCE = 5.0  # seconds without a byte after which a mirror is given up
+ROUNDS = 2  # how often each mirror is tried
 
 
-def fetch(urls: list[str], target: Path, digest: str | None, timeout: float = 5.0) -> None:
-    """Download ``target`` from the first of ``urls`` that gives the bytes with this digest.
+class DownloadError(FileNotFoundError):
+    """No mirror gave the file, or none may be asked; the message names file and remedy."""
 
-    ``digest`` is a SHA-256 or ``md5:...``. None accepts any bytes; the reader must
-    check them. ``timeout`` is the longest silence, in seconds. DownloadError if every mirror
-    fails or MAELIB_OFFLINE is set.
+
+def find(roots: list[Path], folders: tuple[str, ...], *names: str) -> Path | None:
+    """The first file of these names in the folders of each root, or in a root itself."""
+    places = (root / folder for root in roots for folder in (*folders, ""))
+    return next((p for place in places for n in names if (p := place / n).is_file()), None)
+
+
+def fetch(
+    urls: list[str], roots: list[Path], name: str, digest: str | None, seconds: float = 300.0
+) -> Path:
+    """Download the file ``name`` into the first of ``roots`` that is writable.
+
+    It comes from the first of ``urls``, https before http, that gives the bytes of ``digest``, a
+    SHA-256 or MD5. None accepts any bytes; the reader must check them. ``seconds`` are for all
+    mirrors together. DownloadError if every one fails, whatever it answers, or MAELIB_OFFLINE is
+    set.
     """
-    problem = "MAELIB_OFFLINE is set"
-    downloader = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=timeout)
-    for url in [] if os.environ.get("MAELIB_OFFLINE") else urls:
+    root = next((root for root in roots if _writable(root)), None)
+    problem = "downloads are off" if root else "no data folder is writable"
+    offline = os.environ.get("MAELIB_OFFLINE") or root is None
+    end = time.monotonic() + seconds
+    for url in [] if offline else sorted(urls, key=lambda u: not u.startswith("https:")) * ROUNDS:
         try:
-            pooch.retrieve(url, digest, target.name, target.parent, downloader=downloader)
-            return
-        except (ValueError, OSError) as failure:
-            problem = f"{url}: {failure}"
+            with whole(root / name) as part, ThreadPoolExecutor(1) as thread:
+                # In a thread of its own, since a notebook's runs an event loop already.
+                thread.submit(asyncio.run, _receive(url, part, digest, end)).result()
+            return root / name
+        except Exception as failure:  # a bad server makes the client raise what it likes
+            said = str(failure) or type(failure).__name__
+            problem = f"{url}: {said.splitlines()[0]}"
     raise DownloadError(
-        f"could not download {target.name} ({problem}); connect to the internet, or put the file "
-        "in a data folder yourself and point MAELIB_DATA at that folder."
+        f"{Path(name).name} was not found in any data folder, and could not be downloaded "
+        f"({problem}); put {name} in data/, or set MAELIB_DATA to the folder that holds it."
     )
 
 
-def folder_for(name: str, what: str, roots: list[Path], download: bool) -> Path:
-    """The data folder to download into; FileNotFoundError where nothing may be downloaded."""
-    root = next((r for r in roots if _writable(r)), None)
-    if not download or root is None or os.environ.get("MAELIB_OFFLINE"):
-        raise FileNotFoundError(
-            f"{name} was not found in any data folder; put {what} in data/, or set MAELIB_DATA "
-            "to the folder that holds it."
-        )
-    return root
+async def _receive(url: str, part: Path, digest: str | None, end: float) -> None:
+    """Write what ``url`` answers into ``part``; an exception if it is late or not the file."""
+    import httpx
+    from tqdm import tqdm
+
+    content = hashlib.new("md5" if digest and len(digest) == 32 else "sha256")
+    async with (
+        asyncio.timeout(end - time.monotonic()),
+        httpx.AsyncClient(timeout=SILENCE, follow_redirects=True) as client,
+        client.stream("GET", url) as answer,
+    ):
+        answer.raise_for_status()
+        size = answer.headers.get("Content-Length")
+        bar = tqdm(total=size and int(size), unit="B", unit_scale=True, disable=None)
+        with part.open("wb") as file, bar:
+            async for piece in answer.aiter_bytes():
+                if file.tell() + len(piece) > LIMIT:
+                    raise ValueError(f"more than {LIMIT:,} bytes")
+                file.write(piece)
+                content.update(piece)
+                bar.update(len(piece))
+    if digest not in (None, content.hexdigest()):
+        raise ValueError("its digest is not the known one")
 
 
 def _writable(root: Path) -> bool:

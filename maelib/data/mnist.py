@@ -1,18 +1,21 @@
-"""MNIST's 28x28 handwritten digits: 58,000 / 2,000 / 10,000 images.
+"""MNIST's 28x28 handwritten digits, and the same in one fixed binarisation.
 
-The validation images are a seeded draw from the original training set.
+mnist         58,000 / 2,000 / 10,000 grey images, the validation images a seeded draw.
+mnist_static  50,000 / 10,000 / 10,000 images of 0 and 1, on which many published NLLs were
+              measured (Salakhutdinov & Murray, 2008; split by Larochelle). It has no labels.
 """
 
 import gzip
 import hashlib
-import zlib
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from maelib.data.download import DownloadError, fetch, folder_for
+from maelib.data.download import fetch, find
 from maelib.data.split import Dataset, Split, split_off
+from maelib.internal.files import reading
 
 RAW = "MNIST/raw"
 FILES = {  # SHA-256 of each, unpacked
@@ -21,45 +24,57 @@ FILES = {  # SHA-256 of each, unpacked
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+STATIC_URL = "://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_"
+STATIC_PARTS = {  # the SHA-256 that TensorFlow Datasets publishes
+    "train": "ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+    "valid": "1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+    "test": "e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+}
 
 
 def load(roots: list[Path], download: bool = True) -> Dataset:
-    """MNIST from the first of ``roots`` that holds any of its files, else downloaded."""
-    root = next((r for r in roots if any((r / RAW).glob("*-ubyte*"))), None)
-    source = "IDX files found on disk" if root else "IDX files downloaded"
-    root = root or _download(roots, download)
-    images, labels, *test = (_read(root / RAW / name, digest) for name, digest in FILES.items())
+    """MNIST from the data folders; a file that is missing is downloaded."""
+    images, labels, *test = (_read(_locate(name, roots, download), FILES[name]) for name in FILES)
     train, val = split_off(images, labels, 2000, "mnist split")
-    return Dataset("mnist", train, val, Split(*test), source)
+    return Dataset("mnist", train, val, Split(*test), "IDX files found on disk or downloaded")
 
 
-def _download(roots: list[Path], download: bool) -> Path:
-    """The data folder into which MNIST's packed files were downloaded."""
+def load_static(roots: list[Path], download: bool = True) -> Dataset:
+    """The statically binarised MNIST, found or downloaded likewise; every label is 0."""
+    parts = []
+    for part, digest in STATIC_PARTS.items():
+        urls = [f"{scheme}{STATIC_URL}{part}.amat" for scheme in ("https", "http") if download]
+        name = f"binarized_mnist_{part}.amat"
+        path = find(roots, ("binarized_mnist",), name)
+        path = path or fetch(urls, roots, f"binarized_mnist/{name}", digest)
+        with reading(path, "the fixed binarisation of MNIST", "delete it"):
+            text = _checked(path.read_bytes(), digest)
+            images = torch.from_numpy(np.frombuffer(text, np.uint8)[::2] - ord("0")) * 255
+            parts.append(Split(images.view(-1, 1, 28, 28), torch.zeros(len(images) // 784).long()))
+    return Dataset("mnist_static", *parts, "binarised once and for all; no labels")
+
+
+def _locate(name: str, roots: list[Path], download: bool) -> Path:
+    """An IDX file, or its .gz if only that is there."""
     from torchvision.datasets import MNIST
 
-    root = folder_for("MNIST", "the folder MNIST/raw with its IDX files", roots, download)
-    try:
-        for name, md5 in MNIST.resources:
-            fetch([mirror + name for mirror in MNIST.mirrors], root / RAW / name, f"md5:{md5}")
-    except DownloadError as error:
-        raise FileNotFoundError(f"MNIST was not found, and {error}") from error
-    return root
+    if path := find(roots, (RAW, "raw"), name, f"{name}.gz"):
+        return path
+    urls = [f"{mirror}{name}.gz" for mirror in MNIST.mirrors if download]
+    return fetch(urls, roots, f"{RAW}/{name}.gz", dict(MNIST.resources)[f"{name}.gz"])
 
 
 def _read(path: Path, digest: str) -> Tensor:
-    """Images [n, 1, 28, 28] or labels of an IDX file, or of its .gz if only that is there."""
-    found = path if path.exists() else path.with_name(f"{path.name}.gz")
-    where, anew = f"{RAW}/{found.name}", "delete the folder MNIST so that it is downloaded again."
-    if not found.exists():
-        raise OSError(f"{where} is missing beside its siblings; restore it, or {anew}")
-    try:
-        content = gzip.decompress(found.read_bytes()) if found != path else path.read_bytes()
-    except (gzip.BadGzipFile, EOFError, zlib.error):
-        content = b""
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise OSError(
-            f"{where} is truncated or altered (its SHA-256 is not MNIST's); delete it, or {anew}"
-        )
+    """Images [n, 1, 28, 28] or labels of an IDX file that may be packed."""
+    with reading(path, "MNIST's", "delete it, so that it is downloaded again"):
+        content = path.read_bytes()
+        content = _checked(gzip.decompress(content) if path.suffix == ".gz" else content, digest)
     if "images" in path.name:
         return torch.frombuffer(bytearray(content[16:]), dtype=torch.uint8).view(-1, 1, 28, 28)
     return torch.frombuffer(bytearray(content[8:]), dtype=torch.uint8).long()
+
+
+def _checked(content: bytes, digest: str) -> bytes:
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise ValueError("it is truncated or altered: its SHA-256 is another")
+    return content

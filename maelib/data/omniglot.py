@@ -7,25 +7,36 @@ omniglot_lake
     same drawings, other grey values, another split.
 """
 
+import hashlib
+import io
+import subprocess
+import sys
 import zipfile
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int64, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 
-from maelib.data.download import fetch, folder_for
+from maelib.data.download import fetch, find
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal import rng
-from maelib.internal.files import sha256
+from maelib.internal.files import reading
 from maelib.internal.shapes import Labels, StoredImages
 
 BURDA_URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
 BURDA_COUNTS = (24_345, 8_070)
 LAKE_DIGEST = "84828307d4a41ec8fa245e41bd40972c8e1d05cb2e4de23b3f3971990b3b4bce"
+LAKE_COUNTS = (22_000, 2_345, 8_070)
+# SciPy's reader can crash on a damaged file, so it runs in a process of its own.
+READ_MAT = """
+import io, sys, numpy, scipy.io
+content = scipy.io.loadmat(io.BytesIO(sys.stdin.buffer.read()))
+parts = {key: content[key] for key in ("data", "target", "testdata", "testtarget")}
+numpy.savez(sys.stdout.buffer, **parts)
+"""
 Drawings = UInt8[Tensor, "batch 105 105"]  # 1 is ink
 
 
@@ -34,102 +45,79 @@ def load_burda(roots: list[Path], download: bool = True) -> Dataset:
 
     22,000 / 2,345 / 8,070 images, the validation images a seeded draw from the training set.
     """
-    path = find_burda(roots)
-    path = path or download_burda(folder_for("OMNIGLOT", "chardata.mat", roots, download))
-    images, alphabets, *test = read_burda(path)
-    train, val = split_off(images, alphabets, 2345, "omniglot split")
-    source = f"chardata.mat with SHA-256 {sha256(path)}"
-    return Dataset("omniglot", train, val, Split(*test), source)
+    path = find(roots, ("omniglot", "OMNIGLOT"), "chardata.mat")
+    path = path or fetch([BURDA_URL] if download else [], roots, "omniglot/chardata.mat", None)
+    train, test, digest = read_burda(path)
+    source = f"chardata.mat with SHA-256 {digest}"
+    return Dataset(
+        "omniglot", *split_off(train.images, train.labels, 2345, "omniglot split"), test, source
+    )
 
 
 def load_lake(roots: list[Path], download: bool = True) -> Dataset:
     """OMNIGLOT made from the original drawings: splits of the same sizes, seeded."""
-    if path := find_lake(roots):
-        drawings, alphabets = read_lake(path)
-    else:
-        root = folder_for("OMNIGLOT", "omniglot/omniglot_105.npz", roots, download)
-        drawings, alphabets = read_torchvision(root, download)
+    path = find(roots, ("omniglot",), "omniglot_105.npz")
+    drawings, alphabets = read_lake(path) if path else read_archives(roots, download)
     images = shrink(drawings)
     order = torch.randperm(len(images), generator=rng.generator(0, "omniglot_lake split"))
-    parts = order[: 24_345 + 8_070].split([22_000, 2_345, 8_070])
+    parts = order[: sum(LAKE_COUNTS)].split(list(LAKE_COUNTS))
     splits = [Split(images[part], alphabets[part]) for part in parts]
     return Dataset("omniglot_lake", *splits, "28x28 by area from the 105x105 drawings")
 
 
-def find_burda(roots: list[Path]) -> Path | None:
-    """The user's ``chardata.mat``, if one of the data folders has it."""
-    places = (r / f / "chardata.mat" for r, f in product(roots, ("omniglot", "OMNIGLOT", "")))
-    return next(filter(Path.exists, places), None)
+def read_burda(path: Path, counts: tuple[int, int] = BURDA_COUNTS) -> tuple[Split, Split, str]:
+    """Training and test images of a ``chardata.mat`` with their alphabets, and its SHA-256.
 
-
-def find_lake(roots: list[Path]) -> Path | None:
-    """The packed original drawings, if one of the data folders has them."""
-    return next(filter(Path.exists, (r / "omniglot" / "omniglot_105.npz" for r in roots)), None)
-
-
-def download_burda(root: Path) -> Path:
-    """``chardata.mat`` from its repository. Its digest is not known: ``read_burda`` checks it."""
-    target = root / "omniglot" / "chardata.mat"
-    fetch([BURDA_URL], target, None)
-    return target
-
-
-def read_burda(
-    path: Path, counts: tuple[int, int] = BURDA_COUNTS
-) -> tuple[StoredImages, Labels, UInt8[Tensor, "test 1 28 28"], Int64[Tensor, " test"]]:
-    """Training images and alphabets, test images and alphabets, of a ``chardata.mat``.
-
-    Each column is an image in Fortran order with values from 0 to 1. OSError if keys, shapes or
-    range differ.
+    Each column is an image in Fortran order with values from 0 to 1. ValueError if the file is
+    anything else, since no digest of it is published.
     """
-    from scipy.io import loadmat
-
-    remedy = "delete it and fetch chardata.mat again from the repository yburda/iwae."
-    try:
-        content = loadmat(path)
-        parts = [content[key] for key in ("data", "target", "testdata", "testtarget")]
-    except (ValueError, KeyError, TypeError, OSError, NotImplementedError, zipfile.BadZipFile) as e:
-        raise OSError(f"{path.name} is truncated or not OMNIGLOT's ({e}); {remedy}") from e
-    for images, target, count in ((*parts[:2], counts[0]), (*parts[2:], counts[1])):
-        right = images.shape == (784, count) and target.shape[1] == count
-        if not (right and images.min() >= 0 and images.max() <= 1):
-            raise OSError(
-                f"{path.name} does not hold {count:,} images of 784 pixels in 0 to 1; {remedy}"
-            )
-    return _grey(parts[0]), _alphabet(parts[1]), _grey(parts[2]), _alphabet(parts[3])
+    with reading(path, "Burda et al.'s OMNIGLOT", "delete it and fetch it again from yburda/iwae"):
+        content = path.read_bytes()
+        command = [sys.executable, "-c", READ_MAT]
+        done = subprocess.run(command, input=content, capture_output=True, timeout=300)
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()
+            raise ValueError(said[-1] if said else "it crashes SciPy")
+        with np.load(io.BytesIO(done.stdout), allow_pickle=False) as arrays:
+            train = _columns(arrays["data"], arrays["target"], counts[0])
+            test = _columns(arrays["testdata"], arrays["testtarget"], counts[1])
+    return train, test, hashlib.sha256(content).hexdigest()
 
 
 def read_lake(path: Path) -> tuple[Drawings, Labels]:
-    """The original drawings and their alphabets, from the packed file."""
-    if sha256(path) != LAKE_DIGEST:
-        raise OSError(
-            f"{path.name} is truncated or altered (its SHA-256 differs); restore it, or delete it "
-            "so that the drawings are downloaded."
-        )
-    with np.load(path, allow_pickle=False) as content:
-        bits = np.unpackbits(content["images"], axis=1, count=105 * 105)
-        alphabet = content["alphabet"].astype(np.int64)
+    """All 32,460 drawings and their alphabets from the packed file."""
+    with reading(path, "the packed drawings of OMNIGLOT", "delete it, so that they are downloaded"):
+        packed = path.read_bytes()
+        if hashlib.sha256(packed).hexdigest() != LAKE_DIGEST:
+            raise ValueError("it is truncated or altered: its SHA-256 is another")
+        with np.load(io.BytesIO(packed), allow_pickle=False) as content:
+            bits = np.unpackbits(content["images"], axis=1, count=105 * 105)
+            alphabet = content["alphabet"].astype(np.int64)
     return torch.from_numpy(bits.reshape(-1, 105, 105)), torch.from_numpy(alphabet)
 
 
-def read_torchvision(root: Path, download: bool) -> tuple[Drawings, Labels]:
-    """The same drawings in the same order, from torchvision's copy of the original archives."""
+def read_archives(roots: list[Path], download: bool) -> tuple[Drawings, Labels]:
+    """The same drawings in the same order, from the two original archives."""
+    from PIL import Image
     from torchvision.datasets import Omniglot
 
-    try:
-        sets = [Omniglot(str(root), background=flag, download=download) for flag in (True, False)]
-    except (RuntimeError, OSError) as problem:
-        raise FileNotFoundError(
-            "OMNIGLOT's drawings were not found and could not be downloaded "
-            f"({problem}); put omniglot/omniglot_105.npz in data/, or set MAELIB_DATA to its root."
-        ) from problem
-    names = sorted({c.split("/")[0] for part in sets for c in part._characters})
     drawings, alphabets = [], []
-    for part in sets:
-        for image, character in part:
-            drawings.append(torch.from_numpy(np.asarray(image) < 128))
-            alphabets.append(names.index(part._characters[character].split("/")[0]))
-    return torch.stack(drawings).to(torch.uint8), torch.tensor(alphabets)
+    for name, md5 in Omniglot.zips_md5.items():
+        urls = [f"{Omniglot.download_url_prefix}/{name}.zip"] if download else []
+        path = find(roots, ("omniglot-py", "omniglot"), f"{name}.zip")
+        path = path or fetch(urls, roots, f"omniglot-py/{name}.zip", md5)
+        with reading(path, "an archive of OMNIGLOT", "delete it, so that it is downloaded again"):
+            content = path.read_bytes()
+            if hashlib.md5(content).hexdigest() != md5:
+                raise ValueError("it is truncated or altered: its MD5 is another")
+            with zipfile.ZipFile(io.BytesIO(content)) as archive:
+                for member in sorted(n for n in archive.namelist() if n.endswith(".png")):
+                    with archive.open(member) as file:
+                        grey = np.asarray(Image.open(file).convert("L"))
+                    drawings.append(torch.from_numpy(grey < 128))
+                    alphabets.append(member.split("/")[1])
+    _, labels = np.unique(alphabets, return_inverse=True)
+    return torch.stack(drawings).to(torch.uint8), torch.from_numpy(labels.astype(np.int64))
 
 
 def shrink(drawings: Drawings) -> StoredImages:
@@ -141,10 +129,13 @@ def shrink(drawings: Drawings) -> StoredImages:
     return (torch.cat(small) * 255).round().to(torch.uint8)
 
 
-def _grey(columns: np.ndarray) -> StoredImages:
-    images = np.rint(columns.T.reshape(-1, 1, 28, 28).swapaxes(2, 3) * 255).astype(np.uint8)
-    return torch.from_numpy(np.ascontiguousarray(images))
-
-
-def _alphabet(one_hot: np.ndarray) -> Labels:
-    return torch.from_numpy(one_hot.argmax(0).astype(np.int64))
+def _columns(columns: np.ndarray, one_hot: np.ndarray, count: int) -> Split:
+    """Images and alphabets, one a column; ValueError if shapes or range differ."""
+    right = columns.shape == (784, count) and one_hot.ndim == 2 and one_hot.shape[1] == count
+    if not right or columns.dtype.kind not in "buif" or one_hot.dtype.kind not in "buif":
+        raise ValueError(f"it does not hold {count:,} images of 784 pixels with their alphabets")
+    if not (columns.min() >= 0 and columns.max() <= 1):
+        raise ValueError("it does not hold pixels from 0 to 1")
+    grey = np.rint(columns.T.reshape(-1, 1, 28, 28).swapaxes(2, 3) * 255).astype(np.uint8)
+    alphabets = one_hot.argmax(0).astype(np.int64)
+    return Split(torch.from_numpy(np.ascontiguousarray(grey)), torch.from_numpy(alphabets))

@@ -164,7 +164,7 @@ def _load(record: Record, runs: Path) -> VAE:
 def _at_hand(name: str) -> Dataset | None:
     try:
         return datasets.load(name, download=False)
-    except OSError:
+    except (OSError, ValueError):
         return None
 
 
