@@ -16,6 +16,7 @@ import torch
 from maelib import config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
+from maelib.internal.options import checked
 from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
 from maelib.objectives import OBJECTIVES, SETS
 from maelib.runs.record import read
@@ -117,6 +118,13 @@ def test_equal_values_make_equal_keys_however_they_are_written():
     theirs = smoke(epochs=np.float64(4), alpha=2, encoder_channels=[4, 4.0, 4])
     assert ours == theirs
     assert ours.key("d") == theirs.key("d")
+
+
+@pytest.mark.parametrize("value", ["false", "True", 0, 1.0, None])
+def test_only_a_truth_value_says_yes_or_no(value):
+    with pytest.raises(ValueError, match=f"^write is {value!r}; it must be True or False"):
+        checked("write", value, bool, {})
+    assert checked("write", False, bool, {}) is False
 
 
 @pytest.mark.parametrize("value", [True, -1])

@@ -1,6 +1,8 @@
 """A user's own pictures: what is read, what is refused, and that the networks fit them."""
 
 import copy
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -348,3 +350,25 @@ def test_a_pretrained_model_may_be_trained_further_at_any_preset():
     assert torch.equal(
         begun.model.encoder.features.bias, maelib.load("mnist-vlae").encoder.features.bias
     )
+
+
+def test_the_example_of_the_documentation_runs_as_it_stands(tmp_path):
+    page = (Path(__file__).parents[1] / "docs" / "own_pictures.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL)
+    make, *commands, use = [text for _, text in blocks]
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    (bin_dir / "maelib").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m maelib "$@"\n')
+    (bin_dir / "maelib").chmod(0o755)
+    path = {**os.environ, "PATH": f"{bin_dir}:{os.environ['PATH']}"}
+    path["PYTHONPATH"] = str(Path(__file__).parents[1])
+    script = "set -e\n" + "".join(commands)
+    for command in ([sys.executable, "-c", make], ["bash", "-c", script]):
+        done = subprocess.run(command, cwd=tmp_path, env=path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", use], cwd=tmp_path, env=path, capture_output=True, text=True
+    )
+    assert done.stdout == "(200, 32)\n", done.stderr
+    assert len(list((tmp_path / "samples").iterdir())) == 16
+    assert len(list((tmp_path / "runs" / "smoke").iterdir())) == 2

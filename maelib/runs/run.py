@@ -19,6 +19,7 @@ from maelib.internal.files import (
     write_json,
     write_text,
 )
+from maelib.internal.options import checked
 from maelib.internal.paths import default_out_dir, resolved
 from maelib.measure.evaluation import measure
 from maelib.model import VAE
@@ -71,7 +72,7 @@ def run(
     checkpoint_minutes, compiled and precision, and ``profile``: they change how the numbers are
     computed, not which run it is. OSError if another process trains this run.
     """
-    where = pick_device(device)
+    where, pretrained = pick_device(device), checked("pretrained", pretrained, bool, {})
     config, dataset, folder = locate(config, out_dir)
     log(dataset.describe())
     record = records.intact(folder / "result.json")
