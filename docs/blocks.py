@@ -68,6 +68,15 @@ def presets(dataset: str) -> str:
     return _markdown(pd.DataFrame(rows, columns=["option", "meaning", *PRESETS]))
 
 
+def equal_time() -> str:
+    """benchmarks/equal-time.json: the validation ELBO at the end of each training."""
+    content = json.loads((ROOT / "benchmarks" / "equal-time.json").read_text())
+    rows = [(name, curve[-1]["step"], curve[-1]["val_elbo"]) for name, curve in
+            content["rows"].items()]  # fmt: skip
+    heads = ["training", "steps", "L_elbo on 1,000 validation images (nats)"]
+    return _markdown(pd.DataFrame(rows, columns=heads).round(2))
+
+
 def benchmarks() -> str:
     """benchmarks/results-cpu.json: medians in seconds, then what they were measured on."""
     content = json.loads((ROOT / "benchmarks" / "results-cpu.json").read_text())
