@@ -1,8 +1,12 @@
+import math
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
 from matplotlib.figure import Figure
@@ -96,45 +100,98 @@ def test_a_caption_says_how_the_nll_was_measured_in_every_version():
     assert full.startswith("10,000 test images; NLL with k = 128 on all of them")
 
 
-def test_paired_interval_ignores_what_is_common_to_both():
-    common = [float(i) ** 2 for i in range(50)]
-    noise = [0.01 * (-1) ** i for i in range(50)]
-    first = [a + 0.5 + n for a, n in zip(common, noise, strict=True)]
-    mean, low, high = claims.paired_interval(first, common)
-    assert low < 0.5 < high
-    assert high - low < 0.01
-    assert mean == pytest.approx(0.5)
+def judged(records, claim_start, measure=""):
+    found = claims.verdicts(records)
+    return [v for v in found if v.claim.text.startswith(claim_start) and measure in v.claim.measure]
 
 
-def test_verdicts_need_runs_and_follow_the_sign(finished):
-    _, made = finished
+def run_of(record, experiment, seed, **values):
+    """A record of the experiment with these measurements, or lists of them per image."""
+    means = {name: v if isinstance(v, float) else sum(v) / len(v) for name, v in values.items()}
+    lists = {name: v for name, v in values.items() if isinstance(v, list)}
+    settings = experiment.config("smoke", record.config.data.name, seed)
+    return replace(record, config=settings, measurements=means, per_image=lists)
+
+
+def test_one_seed_shows_the_difference_of_two_models_but_gives_no_verdict(finished):
+    record = finished[1][0]
+    hard = [float(i) ** 2 for i in range(50)]
+    better = [v - 0.5 + 0.01 * (-1) ** i for i, v in enumerate(hard)]
+    pair = [run_of(record, VLAE, 0, nll=hard), run_of(record, MAE[1.0, 0.5], 0, nll=better)]
+    (v,) = (v for v in judged(pair, "(iii)") if v.seeds)
+    assert v.verdict == claims.ONE_SEED
+    assert v.low < 0.5 < v.high
+    assert v.high - v.low < 0.01  # what is common to both models cancels
     assert {v.verdict for v in claims.verdicts([])} == {claims.TOO_FEW}
-    values = [1.0, 2.0, 3.1, 4.0]
-    low, high = (replace(made[0], per_image={"nll": [v + s for v in values]}) for s in (0, 9))
-    high.per_image["nll"][0] += 0.1
-    found = {VLAE: high, MAE[1.0, 0.5]: low}
-    assert claims.compare("", "nll", found, VLAE, MAE[1.0, 0.5]).verdict == claims.HOLDS
-    assert claims.compare("", "nll", found, MAE[1.0, 0.5], VLAE).verdict == claims.FAILS
-    missing = claims.compare("", "nll", found, VLAE, MAE[1.0, 1.0])
-    assert (missing.verdict, missing.comparison) == (claims.TOO_FEW, "nll: vlae - mae-a1-b1")
-    for record in found.values():
-        record.per_image["mpd"] = [1.0]
-    single = claims.compare("", "mpd", found, VLAE, MAE[1.0, 0.5])
-    assert single.verdict == claims.TOO_FEW_PAIRS
 
 
-def test_accuracies_are_judged_by_welch_and_a_single_run_not_at_all(finished):
-    vlae, mae = finished[1]
-    better = {"knn_100": 80.0, "knn_100_sd": 1.0, "knn_all": 90.0}
-    worse = {"knn_100": 70.0, "knn_100_sd": 2.0, "knn_all": 80.0}
-    made = [replace(mae, measurements=better), replace(vlae, measurements=worse)]
-    found = {v.comparison: v for v in claims.representation_verdicts(made)}
-    judged = found["knn_100: mae-a1-b0.5 - vlae"]
-    half = scipy.stats.t.ppf(0.975, 25 / 4.25) * 1.0  # variances 1/5 and 4/5, four degrees each
-    assert judged.verdict == claims.HOLDS
-    assert judged.high - judged.difference == pytest.approx(half)
-    assert found["knn_all: mae-a1-b0.5 - vlae"].verdict == claims.TOO_FEW_PAIRS
-    assert found["knn_all: mae-a1-b0.5 - vae"].verdict == claims.TOO_FEW
+def test_the_control_variate_of_two_models_is_the_difference_of_their_estimates(finished):
+    record = finished[1][0]
+    random = np.random.default_rng(0)
+    lists = [random.normal(80, 20, 200) + shift for shift in (0.0, 3.0)]
+    first, second = (
+        run_of(record, VLAE, 0, nll=(v[:40] - 1).tolist(), nll_all=v.tolist()) for v in lists
+    )
+    found = claims.paired(second, first, "nll")
+    assert found.mean == pytest.approx(float(np.mean(lists[1]) - np.mean(lists[0])))
+    assert found.error == pytest.approx(np.std((lists[1] - lists[0])[:40], ddof=1) / 200**0.5)
+
+
+def test_several_seeds_are_judged_by_student_over_seeds_and_by_holm(finished):
+    record = finished[1][0]
+    steady, noisy = (5.0, 5.1, 4.9), (0.3, -0.1, 0.4)
+    records = [
+        run
+        for seed, (re, nll) in enumerate(zip(steady, noisy, strict=True))
+        for run in (
+            run_of(record, VLAE, seed, re=70.0 + seed + re, nll=80.0 + seed + nll),
+            run_of(record, MAE[1.0, 0.5], seed, re=70.0 + seed, nll=80.0 + seed),
+        )
+    ]
+    (fifth,), (third,) = ([v for v in judged(records, c) if v.seeds] for c in ("(v)", "(iii)"))
+    low, high = scipy.stats.ttest_1samp(steady, 0).confidence_interval(0.95)
+    assert (fifth.verdict, fifth.seeds) == (claims.HOLDS, 3)
+    assert (fifth.low, fifth.high) == pytest.approx((low, high))
+    assert third.verdict == claims.OPEN
+    worse = [replace(r, measurements={"re": -r.measurements["re"]}) for r in records]
+    (fifth,) = (v for v in judged(worse, "(v)") if v.seeds)
+    assert fifth.verdict == claims.FAILS
+
+
+def test_holm_stops_at_the_first_difference_that_is_not_certain():
+    assert claims.holm([0.01, 0.04, math.nan, 0.02]) == [True, True, False, True]
+    assert claims.holm([0.01, 0.04, 0.03]) == [True, False, False]
+    assert claims.holm([0.03, 0.03]) == [False, False]
+    assert claims.holm([]) == []
+
+
+def test_runs_that_were_measured_in_two_ways_are_not_compared(finished):
+    record = finished[1][0]
+    pair = [run_of(record, VLAE, 0, nll=1.0), run_of(record, MAE[1.0, 0.5], 0, nll=2.0)]
+    pair[0] = replace(pair[0], evaluation=record.evaluation | {"version": 2})
+    assert {v.verdict for v in judged(pair, "(iii)") if v.seeds} == {claims.MIXED}
+
+
+def test_accuracies_of_one_seed_have_no_interval(finished):
+    vlae, mae = (run_of(r, e, 0, knn_all=90.0) for r, e in
+                 zip(finished[1], (VLAE, MAE[1.0, 0.5]), strict=True))  # fmt: skip
+    (v,) = (v for v in judged([vlae, mae], "(vii)", "knn_all") if v.seeds)
+    assert (v.verdict, v.difference, v.high) == (claims.ONE_SEED, 0.0, math.inf)
+
+
+NASTY = r"\input{x} <script>alert(1)</script> | 5 % & `x` $y$ #1 a_b ~^{}"
+
+
+def test_text_from_files_is_shown_and_never_run(tmp_path):
+    tables.write(pd.DataFrame({"model": [NASTY], NASTY: ["1"]}), NASTY, tmp_path / "t")
+    markdown, latex = ((tmp_path / f"t.{end}").read_text() for end in ("md", "tex"))
+    assert "<script>" not in markdown
+    assert all(line.replace("\\|", "").count("|") == 3 for line in markdown.splitlines()[:3])
+    assert r"\input" not in latex
+    assert latex.count(r"\textbackslash") == 3
+    caption = next(line for line in latex.splitlines() if line.startswith(r"\caption"))
+    plain = re.sub(r"\\(text[a-z]+\{\}|text[a-z]+ |[_%&#${}])", "", caption[len(r"\caption{") : -1])
+    assert not set(plain) & set("\\%&#$_{}~^")
 
 
 def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished):
@@ -152,10 +209,8 @@ def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished
         replace(made[0], config=c, per_image={"nll": [1.0, 2.0, 3.0 + i]})
         for i, c in enumerate(settings)
     )
-    judged = [v for v in claims.colour_verdicts([vlae, mae]) if v.verdict != claims.TOO_FEW]
-    assert len(judged) == 1
-    verdicts = claims.colour_verdicts([freed, pairwise])
-    assert {v.verdict for v in verdicts} == {claims.TOO_FEW}
+    assert sum(v.seeds for v in claims.verdicts([vlae, mae])) == 1
+    assert {v.verdict for v in claims.verdicts([freed, pairwise])} == {claims.TOO_FEW}
 
 
 def test_pictures_need_the_images_as_well_as_the_weights(tmp_path, monkeypatch):

@@ -1,6 +1,9 @@
-"""Every table and figure of a preset, written from the available results and models."""
+"""Every table and figure of a preset, written from the available results and models.
 
-from collections.abc import Callable, Iterator
+python -m maelib.report.build        # of every preset, from results/ and runs/
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +15,9 @@ from maelib.data import COLOUR, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
 from maelib.experiments import PICTURED, Experiment, images_of
+from maelib.internal.paths import default_out_dir, project_root
 from maelib.model import VAE
-from maelib.report import claims, figures, tables
+from maelib.report import claims, evidence, figures, tables
 from maelib.report.claims import Verdict
 from maelib.runs import record as records_on_disk
 from maelib.runs.pretrained import model_of
@@ -21,7 +25,6 @@ from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 
 Sheet = tuple[str, pd.DataFrame, str]
-Judge = Callable[[list[Record]], list[Verdict]]
 NO_COMPARISON = "{0} is not the {1} of the paper: do not compare its numbers."
 
 
@@ -36,7 +39,7 @@ class Picture:
 def write_all(
     preset: str, dataset: str, root: Path, runs: Path, drawn: dict[str, Picture] | None = None
 ) -> Path:
-    """Tables 1 to 4 and Figures 1 to 4 of a preset; ``dataset`` is mnist or its stand-in.
+    """Tables, figures and claims of a preset; ``dataset`` is mnist or its stand-in.
 
     Records in ``runs`` are first published to ``root``/results. ``drawn`` are the figures of
     trained models, if they have been drawn already. Returns the folder written to.
@@ -49,14 +52,27 @@ def write_all(
     records = [r for r in everything if r.config.preset == preset]
     digits = _of(dataset, records)
     colours = "photos" if _is_stand_in(dataset) else "cifar10"
-    for name, frame, caption in sheets(digits, records, colours):
+    judged = claims.verdicts(digits + _of(colours, records))
+    for name, frame, caption in sheets(digits, records, colours, judged):
         tables.write(frame, caption, folder / name)
     figures.save(figures.figure1(), folder / "figure1")
-    measured = [[r.name, r.measurements["mpd"], r.measurements["std"]] for r in digits]
-    figures.save(figures.forms_figure(digits), folder / "three_forms", sorted(measured))
+    figures.save(figures.forms_figure(digits), folder / "three_forms", _measured(digits))
+    code = Path(evidence.__file__).read_text(encoding="utf-8")
+    figures.save(evidence.forest(judged), folder / "forest", code, list(map(repr, judged)))
+    up_to = list(PRESETS)[: list(PRESETS).index(preset) + 1]
+    if smaller := [r for r in _of(dataset, everything) if r.config.preset in up_to]:
+        figures.save(evidence.plane(smaller), folder / "plane", code, _measured(smaller))
     for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
         figures.save(picture.figure, folder / name, *picture.made_from)
     return folder
+
+
+def write_presets(root: Path, runs: Path) -> Iterator[Path]:
+    """``write_all`` for every preset that has results on real data; gives each folder."""
+    found = records_on_disk.collect(root / "results")
+    real = {r.config.preset for r in found if not _is_stand_in(r.config.data.name)}
+    for preset in (preset for preset in PRESETS if preset in real):
+        yield write_all(preset, "mnist", root, runs)
 
 
 def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> Path:
@@ -68,7 +84,9 @@ def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> 
     return root / "figures" / ("" if preset == largest else preset)
 
 
-def sheets(digits: list[Record], records: list[Record], colours: str) -> Iterator[Sheet]:
+def sheets(
+    digits: list[Record], records: list[Record], colours: str, judged: list[Verdict]
+) -> Iterator[Sheet]:
     """Every table by its file name: frame and caption. ``colours`` is CIFAR-10 or its stand-in."""
     words = tables.caption(digits)
     yield "table1a", tables.table1(digits, "a"), f"{words} NLL and KL in nats."
@@ -76,8 +94,6 @@ def sheets(digits: list[Record], records: list[Record], colours: str) -> Iterato
     yield "table2", tables.table2(digits), " ".join([words, "Accuracy in per cent.", *used])
     yield "table4", tables.table4(digits), f"{words} All values in nats."
     yield "collapse", *_collapse(digits, words)
-    judged = by_seed(digits, claims.verdicts, claims.representation_verdicts)
-    yield "claims", tables.verdict_table(judged), f"{words} {_verdict_note(digits)}"
     omniglot, lake = (_of(name, records) for name in ("omniglot", "omniglot_lake"))
     yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot)
     if lake:
@@ -86,23 +102,11 @@ def sheets(digits: list[Record], records: list[Record], colours: str) -> Iterato
         yield "omniglot_lake", measured, tables.caption(lake, note)
     ours = _of(colours, records)
     stand_in = [NO_COMPARISON.format(colours, "CIFAR-10")] if _is_stand_in(colours) else []
-    words = tables.caption(ours, *stand_in)
-    yield "table3", tables.table3(ours), f"{words} Bits/dim."
-    yield "collapse_colour", *_collapse(ours, words)
-    judged = by_seed(ours, claims.colour_verdicts)
-    text = f"{words} NLL in nats per image. {_verdict_note(ours)}"
-    yield "claims_colour", tables.verdict_table(judged), text
-
-
-def by_seed(records: list[Record], *judges: Judge) -> list[Verdict]:
-    """The verdicts of ``judges`` on the runs of each seed."""
-    seeds = sorted({r.config.seed for r in records}) or [0]
-    return [
-        verdict
-        for seed in seeds
-        for judge in judges
-        for verdict in judge([r for r in records if r.config.seed == seed])
-    ]
+    colour_words = tables.caption(ours, *stand_in)
+    yield "table3", tables.table3(ours), f"{colour_words} Bits/dim."
+    yield "collapse_colour", *_collapse(ours, colour_words)
+    text = f"{words} Claim (vi): {colour_words} {tables.verdict_note(judged)}"
+    yield "claims", tables.verdict_table(judged), text
 
 
 def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Picture]:
@@ -176,10 +180,17 @@ def _of(dataset: str, records: list[Record]) -> list[Record]:
     return [r for r in records if r.config.data.name == dataset]
 
 
+def _measured(records: list[Record]) -> list:
+    """What a picture of records is made from."""
+    return sorted(
+        [r.name, *(r.measurements[m] for m in ("re", "kl", "mpd", "std"))] for r in records
+    )
+
+
 def _collapse(records: list[Record], words: str) -> tuple[pd.DataFrame, str]:
-    text = " Measures of collapse: the first {} test images."
-    note = tables.settings_note(records, "collapse_images", text)
-    return tables.measured(records, tables.COLLAPSE), words + note
+    counts = sorted({r.evaluation.get("collapse_images", 0) for r in records})
+    note = f"Measures of collapse: {', '.join(f'{n:,}' for n in counts)} of the test images."
+    return tables.measured(records, tables.COLLAPSE), f"{words} {note}"
 
 
 def _all_labels(train_images: int) -> str:
@@ -187,10 +198,6 @@ def _all_labels(train_images: int) -> str:
     return f'"all": the labels of {used} training images.'
 
 
-def _verdict_note(records: list[Record]) -> str:
-    images = tables.settings_note(records, "nll_images", " (the first {})")
-    return (
-        f"Pairs: test images{images} for RE, KL and NLL, batches of test images for MPD and STD, "
-        "runs of k-means or draws of labels for accuracies. Each interval is of two trained models "
-        "and says nothing about other seeds."
-    )
+if __name__ == "__main__":
+    for written in write_presets(project_root(), default_out_dir()):
+        print(written)

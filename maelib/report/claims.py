@@ -1,153 +1,144 @@
-"""The paper's claims as computed verdicts: paired differences with a 95 % interval."""
+"""The paper's claims as computed verdicts: differences of two models, over training seeds."""
 
 import itertools
 import math
-import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 from scipy import stats
 
 from maelib import experiments
 from maelib.experiments import ALPHAS, BETAS, MAE, VAE, VLAE, Experiment, experiment_of
+from maelib.measure.estimate import Estimate, estimate
 from maelib.runs.record import Record
 
 HOLDS, FAILS, OPEN = "holds", "fails", "undecided"
-TOO_FEW, TOO_FEW_PAIRS = "not enough runs", "one value: no interval"
+ONE_SEED = "one seed: no verdict about the method"
+TOO_FEW, MIXED = "not enough runs", "measured in two ways"
+LEVEL = 0.05  # of all comparisons together, by Holm's method; intervals are of 95 % each
 BEST = MAE[1.0, 0.5]  # the paper's main model, which it compares with the VLAE
-Runs = dict[Experiment, Record]
+HOW = ("version", "test_images", "nll_images", "nll_k", "nll_k_all")  # equal in what is compared
+Runs = dict[tuple[Experiment, int], Record]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """That ``larger`` has a larger ``measure`` than ``smaller``."""
+
+    text: str
+    measure: str
+    larger: Experiment
+    smaller: Experiment
+
+    @property
+    def comparison(self) -> str:
+        """What is subtracted from what."""
+        return f"{self.measure}: {self.larger.label} - {self.smaller.label}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim about ``first`` minus ``second``: the mean paired difference, its 95 % interval.
+    """A claim's difference in the units of its measure, its interval, and what follows.
 
-    ``holds`` and ``fails`` need an interval on one side of zero; ``undecided`` is one across it.
+    Over two seeds or more ``difference`` is the mean over seeds of the difference within each
+    seed, with Student's t interval over seeds, which holds the variance of training. Of one seed
+    it is the mean over images, with the interval of these two trained models (``paired``).
     """
 
-    claim: str
-    comparison: str
+    claim: Claim
     verdict: str
     difference: float = math.nan
-    low: float = math.nan
-    high: float = math.nan
-    pairs: int = 0
+    low: float = -math.inf
+    high: float = math.inf
+    seeds: int = 0
+    p: float = math.nan  # of no difference, over seeds
+    preset: str = ""
 
 
-def paired_interval(first: list[float], second: list[float]) -> tuple[float, float, float]:
-    """Mean of first - second and its 95 % interval by Student's t, over pairs of one sample each.
-
-    The pairs share image, binarisation and noise (nll, re, kl) or the batch of images (mpd, std).
-    It says how sure the difference of *these trained models* is, not that of other seeds.
-    """
-    differences = [a - b for a, b in zip(first, second, strict=True)]
-    mean = statistics.fmean(differences)
-    if len(differences) < 2:
-        return mean, -math.inf, math.inf
-    error = statistics.stdev(differences) / math.sqrt(len(differences))
-    half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    return mean, mean - half, mean + half
-
-
-def compare(
-    claim: str, measure: str, found: Runs, larger: Experiment, smaller: Experiment
-) -> Verdict:
-    """Whether the run of ``larger`` has the larger ``measure``, on the same test images."""
-    what = _comparison(measure, larger, smaller)
-    both = [found[e].per_image.get(measure, []) for e in (larger, smaller) if e in found]
-    if len(both) < 2 or not both[0] or len(both[0]) != len(both[1]):
-        return Verdict(claim, what, TOO_FEW)
-    mean, low, high = paired_interval(*both)
-    pairs = len(both[0])
-    verdict = _judge(low, high) if pairs > 1 else TOO_FEW_PAIRS
-    return Verdict(claim, what, verdict, mean, low, high, pairs)
+# (iv) is k-means with K = 10 and 20, (vii) Table 2's classifiers.
+CLUSTERS = ("kmeans_10", "kmeans_20")
+CLASSES = [f"{kind}_{count}" for kind in ("knn", "linear") for count in (100, 1000, "all")]
+CLAIMS = (
+    *(Claim(f"(i) larger alpha, larger {m.upper()}", m, MAE[high, beta], MAE[low, beta])
+      for m in ("kl", "mpd") for beta in BETAS for low, high in itertools.pairwise(ALPHAS)),
+    *(Claim("(ii) larger beta, smaller STD", "std", MAE[alpha, low], MAE[alpha, high])
+      for alpha in ALPHAS for low, high in itertools.pairwise(BETAS)),
+    *(Claim("(iii) MAE beats VLAE in NLL", "nll", VLAE, MAE[alpha, beta])
+      for beta in BETAS for alpha in ALPHAS),
+    *(Claim("(iv) MAE beats ResNet VAE and VLAE in clustering", m, BEST, other)
+      for m in CLUSTERS for other in (VAE, VLAE)),
+    Claim("(v) MAE keeps more than VLAE: smaller RE", "re", VLAE, BEST),
+    *(Claim("(vi) MAE improves on our VLAE (Table 3)", "nll", experiments.CIFAR10_VLAE, mae)
+      for mae in experiments.CIFAR10_MAE.values()),
+    Claim("(vi) MAE improves on our VLAE (Table 3)", "nll", experiments.CIFAR10_FULL_VLAE,
+          experiments.CIFAR10_FULL_MAE),
+    *(Claim("(vii) MAE beats ResNet VAE and VLAE in classification", m, BEST, other)
+      for m in CLASSES for other in (VAE, VLAE)),
+)  # fmt: skip
 
 
 def verdicts(records: list[Record]) -> list[Verdict]:
-    """Claims (i), (ii), (iii) and (v) on the runs of one preset, data set and seed.
+    """Every claim on the runs of one preset; ``records`` hold one data set for each claim.
 
-    (i) larger alpha gives larger KL and MPD; (ii) larger beta gives smaller STD; (iii) MAE beats
-    VLAE in NLL; (v) MAE's code keeps more of the image than VLAE's: a smaller RE. (iv) and (vii)
-    have no per-image pairs: ``representation_verdicts``.
+    ``holds`` and ``fails`` are differences that Holm's method accepts at ``LEVEL``, over all
+    comparisons that have two seeds.
     """
-    found, rises = by_experiment(records), "(i) larger alpha, larger"
-    first = [
-        compare(f"{rises} {m.upper()}", m, found, MAE[high, beta], MAE[low, beta])
-        for m in ("kl", "mpd") for beta in BETAS for low, high in itertools.pairwise(ALPHAS)
-    ]  # fmt: skip
-    second = [
-        compare("(ii) larger beta, smaller STD", "std", found, MAE[alpha, low], MAE[alpha, high])
-        for alpha in ALPHAS for low, high in itertools.pairwise(BETAS)
-    ]  # fmt: skip
-    third = [
-        compare("(iii) MAE beats VLAE in NLL", "nll", found, VLAE, MAE[alpha, beta])
-        for beta in BETAS for alpha in ALPHAS
-    ]  # fmt: skip
-    fifth = [compare("(v) MAE keeps more than VLAE: smaller RE", "re", found, VLAE, BEST)]
-    return first + second + third + fifth
-
-
-def colour_verdicts(records: list[Record]) -> list[Verdict]:
-    """Claim (vi): on CIFAR-10 every MAE has a lower NLL (nats per image) than our VLAE.
-
-    Models with the same decoder are compared, on the runs of one preset, data set and seed.
-    """
-    claim, found = "(vi) MAE improves on our VLAE (Table 3)", by_experiment(records)
-    pairs = [(experiments.CIFAR10_VLAE, mae) for mae in experiments.CIFAR10_MAE.values()]
-    pairs.append((experiments.CIFAR10_FULL_VLAE, experiments.CIFAR10_FULL_MAE))
-    return [compare(claim, "nll", found, vlae, mae) for vlae, mae in pairs]
-
-
-def representation_verdicts(records: list[Record]) -> list[Verdict]:
-    """Claims (iv) and (vii): MAE(1, 0.5) clusters and classifies better than both baselines.
-
-    (iv) is k-means with K = 10 and 20, (vii) Table 2's classifiers from 100 and 1,000 labels and
-    from all. The interval is Welch's, over the runs of each; from all labels there is only one.
-    """
-    found = by_experiment(records)
-    clusters = [f"kmeans_{k}" for k in (10, 20)]
-    classes = [f"{kind}_{count}" for kind in ("knn", "linear") for count in (100, 1000, "all")]
-    fourth = "(iv) MAE beats ResNet VAE and VLAE in clustering"
-    seventh = "(vii) MAE beats ResNet VAE and VLAE in classification"
+    found = {(e, r.config.seed): r for r in records if (e := experiment_of(r.config)) is not None}
+    judged = [compare(claim, found) for claim in CLAIMS]
+    accepted = holm([v.p for v in judged])
     return [
-        _accuracy_verdict(claim, measure, found, other)
-        for claim, measures in ((fourth, clusters), (seventh, classes))
-        for measure in measures
-        for other in (VAE, VLAE)
+        replace(v, verdict=HOLDS if v.difference > 0 else FAILS) if sure else v
+        for v, sure in zip(judged, accepted, strict=True)
     ]
 
 
-def by_experiment(records: list[Record]) -> Runs:
-    """The runs by their experiment; a run that is of none is left out."""
-    return {e: r for r in records if (e := experiment_of(r.config)) is not None}
+def compare(claim: Claim, found: Runs) -> Verdict:
+    """The difference of a claim over the seeds that have both runs, before Holm's correction."""
+    seeds = {s for e, s in found if e is claim.larger} & {s for e, s in found if e is claim.smaller}
+    pairs = [(found[claim.larger, s], found[claim.smaller, s]) for s in sorted(seeds)]
+    pairs = [pair for pair in pairs if all(claim.measure in r.measurements for r in pair)]
+    if not pairs:
+        return Verdict(claim, TOO_FEW)
+    preset = pairs[0][0].config.preset
+    if len({tuple(r.evaluation.get(name) for name in HOW) for pair in pairs for r in pair}) > 1:
+        return Verdict(claim, MIXED, seeds=len(pairs), preset=preset)
+    if len(pairs) == 1:
+        one = paired(*pairs[0], claim.measure)
+        half = float(stats.t.ppf(0.975, one.count - 1)) * one.error if one.count > 1 else math.inf
+        ends = one.mean - half, one.mean + half
+        return Verdict(claim, ONE_SEED, one.mean, *ends, 1, preset=preset)
+    differences = [a.measurements[claim.measure] - b.measurements[claim.measure] for a, b in pairs]
+    test = stats.ttest_1samp(differences, 0)
+    ends = (float(end) for end in test.confidence_interval(0.95))
+    mean = float(np.mean(differences))
+    return Verdict(claim, OPEN, mean, *ends, len(pairs), float(test.pvalue), preset)
 
 
-def _judge(low: float, high: float) -> str:
-    return HOLDS if low > 0 else FAILS if high < 0 else OPEN
+def paired(first: Record, second: Record, measure: str) -> Estimate:
+    """The mean difference of two trained models and its error, over pairs of one sample each.
+
+    A pair shares image, binarisation and noise (nll, re, kl) or the batch of images (mpd, std). An
+    accuracy has no pairs, and so an infinite error.
+    """
+
+    def differences(name: str) -> list[float] | None:
+        both = [r.per_image.get(name) for r in (first, second)]
+        return [a - b for a, b in zip(*both, strict=True)] if all(both) else None
+
+    if (dear := differences(measure)) is None:
+        return estimate([first.measurements[measure] - second.measurements[measure]])
+    return estimate(dear, differences("nll_all") if measure == "nll" else None)
 
 
-def _comparison(measure: str, first: Experiment, second: Experiment) -> str:
-    return f"{measure}: {first.label} - {second.label}"
+def holm(p_values: list[float], level: float = LEVEL) -> list[bool]:
+    """Which differences are certain at ``level`` together (Holm, 1979); NaN is no comparison."""
+    order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
+    small = [p <= level / (len(order) - rank) for rank, (p, _) in enumerate(order)]
+    sure = {i for _, i in order[: [*small, False].index(False)]}
+    return [i in sure for i in range(len(p_values))]
 
 
-def _accuracy_verdict(claim: str, measure: str, found: Runs, other: Experiment) -> Verdict:
-    what = _comparison(measure, BEST, other)
-    both = [found[e] for e in (BEST, other) if e in found]
-    if len(both) < 2 or not all(measure in r.measurements for r in both):
-        return Verdict(claim, what, TOO_FEW)
-    difference = both[0].measurements[measure] - both[1].measurements[measure]
-    runs = 1 if measure.endswith("_all") else both[0].evaluation.get("clustering_runs", 5)
-    if runs < 2:
-        return Verdict(claim, what, TOO_FEW_PAIRS, difference, -math.inf, math.inf, runs)
-    half = _welch([r.measurements[f"{measure}_sd"] for r in both], runs)
-    low, high = difference - half, difference + half
-    return Verdict(claim, what, _judge(low, high), difference, low, high, runs)
-
-
-def _welch(spreads: list[float], runs: int) -> float:
-    """Half the 95 % interval of a difference of two means of ``runs`` each (Welch, 1947)."""
-    variances = [spread**2 / runs for spread in spreads]
-    total = sum(variances)
-    if total == 0:
-        return 0.0
-    freedom = total**2 / sum(v**2 / (runs - 1) for v in variances)
-    return float(stats.t.ppf(0.975, freedom)) * math.sqrt(total)
+def by_experiment(records: list[Record]) -> dict[Experiment, Record]:
+    """The runs of the smallest seed by their experiment; a run that is of none is left out."""
+    order = sorted(records, key=lambda r: -r.config.seed)
+    return {e: r for r in order if (e := experiment_of(r.config)) is not None}

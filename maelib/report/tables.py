@@ -1,8 +1,9 @@
 """The paper's tables with our measurements beside its own, or "not run"."""
 
+import html
 import math
-import re
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,10 @@ COLLAPSE = (
     "active_units", "mutual_information", "log_n", "saturated", "marginal_kl", "swap_cost",
 )  # fmt: skip
 NOT_RUN = "not run"
+LATEX = str.maketrans(
+    {sign: f"\\{sign}" for sign in "_%&#${}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 QUOTED = "quoted"
 
 
@@ -51,29 +56,42 @@ def table4(records: list[Record]) -> pd.DataFrame:
 
 
 def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
-    """Our measurements alone, one run a row; an empty cell was not measured."""
-    rows = [
-        {"model": r.config.label(), "seed": r.config.seed}
-        | {name: _mean([r.measurements[name]]) for name in measures if name in r.measurements}
-        for r in sorted(records, key=lambda r: (r.config.label(), r.config.seed))
-    ]
-    return pd.DataFrame(rows, columns=["model", "seed", *measures]).fillna("")
+    """Our measurements alone, one model a row, as means over seeds; an empty cell has none."""
+    models = groupby(sorted(records, key=lambda r: r.config.label()), lambda r: r.config.label())
+    rows = []
+    for label, runs in ((label, list(runs)) for label, runs in models):
+        cells = {name: [r.measurements.get(name) for r in runs] for name in measures}
+        means = {name: _mean(values) for name, values in cells.items() if None not in values}
+        rows.append({"model": label, "seeds": len(runs)} | means)
+    return pd.DataFrame(rows, columns=["model", "seeds", *measures]).fillna("")
 
 
 def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
     """The claims, one comparison a row, with the difference and its 95 % interval."""
     rows = [
         {
-            "claim": v.claim,
-            "comparison": v.comparison,
+            "claim": v.claim.text,
+            "comparison": v.claim.comparison,
             "difference": "" if math.isnan(v.difference) else f"{v.difference:.2f}",
-            "95 % interval": "" if not math.isfinite(v.low) else f"[{v.low:.2f}, {v.high:.2f}]",
-            "pairs": v.pairs or "",
+            "95 % interval": f"[{v.low:.2f}, {v.high:.2f}]" if math.isfinite(v.low) else "",
+            "seeds": v.seeds or "",
             "verdict": v.verdict,
         }
         for v in verdicts
     ]
     return pd.DataFrame(rows)
+
+
+def verdict_note(verdicts: list[Verdict]) -> str:
+    """What the intervals and verdicts of a table or figure of claims are."""
+    count = sum(not math.isnan(v.p) for v in verdicts)
+    return (
+        "Difference: the mean over seeds of the difference within each seed, with Student's t "
+        "interval over seeds. Holds or fails: certain at 5 % by Holm's method over the "
+        f"{count} comparisons that have two seeds or more. With one seed the interval is over "
+        "images (batches of images for MPD and STD) and is of these two trained models alone; an "
+        "accuracy then has none."
+    )
 
 
 def compare(record: Record, table: str = "table4") -> pd.DataFrame:
@@ -103,12 +121,6 @@ def caption(records: list[Record], *notes: str) -> str:
     return " ".join([text, *notes])
 
 
-def settings_note(records: list[Record], setting: str, text: str) -> str:
-    """``text`` with the values of an evaluation setting in place of ``{}``; "" without any."""
-    values = sorted({r.evaluation[setting] for r in records if setting in r.evaluation})
-    return text.format(", ".join(f"{value:,}" for value in values)) if values else ""
-
-
 def row_name(printed: dict) -> str:
     """What a row of the paper is called, with its alpha and beta or its source."""
     if "alpha" in printed:
@@ -117,18 +129,25 @@ def row_name(printed: dict) -> str:
 
 
 def write(table: pd.DataFrame, text: str, stem: Path) -> None:
-    """``stem``.md and ``stem``.tex with the caption ``text``, and ``stem``.csv."""
+    """``stem``.md and ``stem``.tex with the caption ``text``, and ``stem``.csv.
+
+    Whatever stands in the cells and the caption is shown as it is, never as markup.
+    """
     cells = table.astype(str)
-    markdown = cells.map(lambda cell: cell.replace("|", "\\|")).to_markdown(
-        index=False, disable_numparse=True
-    )
-    write_text(stem.with_suffix(".md"), f"{markdown}\n\n{text}\n")
+    escaped = cells.map(in_markdown).rename(columns=in_markdown)
+    markdown = escaped.to_markdown(index=False, disable_numparse=True)
+    write_text(stem.with_suffix(".md"), f"{markdown}\n\n{in_markdown(text)}\n")
     styled = cells.style.hide(axis="index").format(escape="latex")
     styled = styled.format_index(escape="latex", axis=1)
     columns = "l" + "r" * (len(table.columns) - 1)
-    latex = styled.to_latex(column_format=columns, caption=_escape(text), hrules=True)
+    latex = styled.to_latex(column_format=columns, caption=text.translate(LATEX), hrules=True)
     write_text(stem.with_suffix(".tex"), latex)
     write_text(stem.with_suffix(".csv"), table.to_csv(index=False))
+
+
+def in_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, also in the cell of a table."""
+    return html.escape(text, quote=False).replace("|", "\\|").replace("`", "\\`")
 
 
 def _table(name: str, measures: Sequence[str], records: list[Record]) -> pd.DataFrame:
@@ -176,7 +195,3 @@ def _mean(values: list[float]) -> str:
         return NOT_RUN
     mean = f"{sum(values) / len(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {pd.Series(values).std():.2f}"
-
-
-def _escape(text: str) -> str:
-    return re.sub(r"([\\_%&#$])", r"\\\1", text)

@@ -1,0 +1,121 @@
+"""Pictures of what all records of a data set say: the claims, and where the models lie."""
+
+import math
+from itertools import groupby
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from maelib.report import COLOURS, paper
+from maelib.report.claims import FAILS, HOLDS, ONE_SEED, OPEN, Verdict
+from maelib.runs.record import Record
+
+STYLES = {
+    HOLDS: {"color": "#029E73", "marker": "o"},
+    FAILS: {"color": "#D55E00", "marker": "s"},
+    OPEN: {"color": "#949494", "marker": "D"},
+    ONE_SEED: {"color": "#0173B2", "marker": "o", "mfc": "white"},
+}
+UNITS = {"kmeans": "per cent", "knn": "per cent", "linear": "per cent"}
+MARKERS = "osD^vP"  # of the presets
+
+
+def forest(verdicts: list[Verdict]) -> Figure:
+    """Every comparison that has runs: its difference and 95 % interval, a panel for each claim.
+
+    A difference to the right of zero is in favour of the claim.
+    """
+    drawn = [v for v in verdicts if not math.isnan(v.difference)]
+    panels = [(text, list(rows)) for text, rows in groupby(drawn, lambda v: v.claim.text)]
+    heights = [len(rows) + 1.5 for _, rows in panels] or [1]
+    figure, axes = plt.subplots(
+        len(heights), squeeze=False, layout="constrained", height_ratios=heights,
+        figsize=(9, 0.8 + 0.24 * sum(heights)),
+    )  # fmt: skip
+    for ax, (text, rows) in zip(axes[:, 0], panels, strict=False):
+        _panel(ax, text, rows)
+    handles = [plt.Line2D([], [], ls="", label=name, **style) for name, style in STYLES.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
+def _panel(ax: Axes, text: str, rows: list[Verdict]) -> None:
+    ax.axvline(0, color="black", lw=0.8)
+    for place, v in enumerate(rows):
+        style = STYLES[v.verdict]
+        if math.isfinite(v.low):
+            ax.plot([v.low, v.high], [place, place], color=style["color"], lw=1.5)
+        ax.plot(v.difference, place, ls="", ms=6, **style)
+    count = {1: "1 seed"}
+    labels = [f"{v.claim.comparison}  ({count.get(v.seeds, f'{v.seeds} seeds')})" for v in rows]
+    ax.set_yticks(range(len(rows)), labels, fontsize=8)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    largest = max(abs(v.difference) for v in rows) or 1.0
+    ends = [abs(end) for v in rows for end in (v.low, v.high) if math.isfinite(end)]
+    reach = 1.15 * max(largest, min(3 * largest, max(ends, default=0.0)))
+    ax.set_xlim(
+        -reach
+        if min(min(v.difference, max(v.low, -3 * largest)) for v in rows) < 0
+        else -0.25 * reach,
+        reach,
+    )
+    unit = UNITS.get(rows[0].claim.measure.split("_")[0], "nats")
+    ax.set_title(f"{text} ({unit}; preset {rows[0].preset})", fontsize=9, loc="left")
+    ax.tick_params(axis="x", labelsize=8)
+
+
+def plane(records: list[Record]) -> Figure:
+    """Every trained model of one data set as a point, and the paper's.
+
+    Left: the rate-distortion plane, RE against KL, with lines of equal L_elbo. Right: KL against
+    MPD. In a linear model whose K dimensions are alike, KL = K/2 log(1 + MPD / K); for unequal
+    ones that is the most that KL can be.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
+    rows = [r for r in paper.tables()["table4"]["rows"] if records[0].config.data.name == "mnist"]
+    points = [(r["kl"], r["re"], r["mpd"]) for r in rows]
+    presets = list(dict.fromkeys(r.config.preset for r in records))
+    for preset, marker in zip(presets, MARKERS, strict=False):
+        for r in (r for r in records if r.config.preset == preset):
+            m, colour = r.measurements, COLOURS.get(r.config.objective.name, "#CC78BC")
+            points.append((m["kl"], m["re"], m["mpd"]))
+            for ax, x, y in ((left, m["kl"], m["re"]), (right, m["mpd"], m["kl"])):
+                ax.plot(x, y, marker, color=colour, ms=5, alpha=0.8)
+    kl, re, mpds = (np.array(values) for values in zip(*points, strict=True))
+    if rows:
+        left.plot(kl[: len(rows)], re[: len(rows)], "kx", ms=6)
+        right.plot(mpds[: len(rows)], kl[: len(rows)], "kx", ms=6)
+    _equal_elbo(left, kl, re)
+    latent = records[0].config.network.latent
+    curve = np.geomspace(mpds.min() / 1.5, mpds.max() * 1.5, 100)
+    law = latent / 2 * np.log1p(curve / latent)
+    right.plot(curve, law, "k-", lw=1, label=f"{latent / 2:g} log(1 + MPD / {latent})")
+    right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats")
+    right.set_title("KL against MPD, and the law of the linear case", fontsize=10)
+    right.legend(fontsize=8)
+    names = {r.config.objective.name: r for r in records}
+    handles = [plt.Line2D([], [], ls="", marker="o", label=name,
+                          color=COLOURS.get(name, "#CC78BC")) for name in names]  # fmt: skip
+    handles += [plt.Line2D([], [], ls="", marker=mark, color="grey", label=f"preset {preset}")
+                for preset, mark in zip(presets, MARKERS, strict=False)]  # fmt: skip
+    if rows:
+        handles.append(plt.Line2D([], [], ls="", marker="x", color="black", label="paper, Table 4"))
+    left.legend(handles=handles, fontsize=8)
+    left.set_title(f"Rate and distortion on {records[0].config.data.name}", fontsize=10)
+    return figure
+
+
+def _equal_elbo(ax: Axes, kl: np.ndarray, re: np.ndarray) -> None:
+    """Lines of equal L_elbo = RE + KL across the points, each with its value in nats."""
+    width, height = np.ptp(kl) + 2, np.ptp(re) + 4
+    ax.set_xlim(kl.min() - 0.08 * width, kl.max() + 0.12 * width)
+    ax.set_ylim(re.min() - 0.12 * height, re.max() + 0.08 * height)
+    ends = np.array(ax.get_xlim())
+    for elbo in np.arange(5 * np.floor((re + kl).min() / 5), (re + kl).max() + 5, 5):
+        ax.plot(ends, elbo - ends, color="#BBBBBB", lw=0.8, zorder=0)
+        x = ends[1] - 0.02 * width
+        if ax.get_ylim()[0] < elbo - x < ax.get_ylim()[1]:
+            ax.text(x, elbo - x, f"{elbo:g}", fontsize=8, color="#777777", ha="right")
+    ax.set(xlabel="KL in nats (rate)", ylabel="RE in nats (distortion); grey: equal L_elbo")
