@@ -5,46 +5,18 @@ from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
+import reproduction
 
 from maelib.config import PARTS, PRESETS, resolve
-from maelib.experiments import FORMS
 from maelib.runs.record import collect
 
 ROOT = Path(__file__).parents[1]
-TABLE4 = ROOT / "figures" / "table4.csv"
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
 
 
-def table(name: str) -> str:
-    """figures/NAME.md: a table and its caption."""
-    return (ROOT / "figures" / f"{name}.md").read_text(encoding="utf-8").strip()
-
-
 def main_rows() -> str:
-    """Three rows of Table 4, the paper's value before ours."""
-    rows = pd.read_csv(TABLE4, index_col="model", dtype=str).loc[MAIN]
-    both = {m: rows[f"{m} paper"] + " / " + rows[f"{m} ours"] for m in ("kl", "mpd", "std", "nll")}
-    return _markdown(pd.DataFrame(both).rename(columns=str.upper).reset_index())
-
-
-def claims() -> str:
-    """How many comparisons of each claim have which verdict, by kind of measure."""
-    found = pd.read_csv(ROOT / "figures" / "claims.csv")
-    measure = found["comparison"].str.extract("^([a-z]+)", expand=False).rename("measure")
-    return _markdown(pd.crosstab([found["claim"], measure], found["verdict"]).reset_index())
-
-
-def forms() -> str:
-    """MPD on MNIST at beta = 0.5: the paper's, then ours by form of L_diverse and preset."""
-    printed = pd.read_csv(TABLE4, index_col="model", dtype=str)["mpd paper"]
-    ours = {r.config: f"{r.measurements['mpd']:.2f}" for r in collect(ROOT / "results")}
-    rows = {("paper", ""): [printed[f"MAE (alpha = {a}, beta = 0.5)"] for a in FORMS["mean"]]}
-    for form, runs in FORMS.items():
-        for preset in ("quick", "laptop"):
-            configs = [experiment.config(preset, "mnist") for experiment in runs.values()]
-            rows[f"`{form}`", preset] = [ours.get(config, "not run") for config in configs]
-    heads = ["form", "preset", *(f"α = {alpha:g}" for alpha in FORMS["mean"])]
-    return _markdown(pd.DataFrame([[*key, *mpd] for key, mpd in rows.items()], columns=heads))
+    """Three rows of Table 4, the paper's value before ours, and what they were measured on."""
+    return reproduction.main_rows(MAIN)
 
 
 def timings() -> str:

@@ -1,0 +1,292 @@
+"""The blocks of docs/reproduction.md: every number and verdict in them is made from results/."""
+
+from collections import Counter
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from maelib import experiments
+from maelib.config import PARTS, PRESETS
+from maelib.data import STAND_INS
+from maelib.experiments import EVERYTHING, FORMS, MAE, VLAE, Experiment, experiment_of, images_of
+from maelib.report import build, claims, paper, tables
+from maelib.runs.record import Record, collect
+
+ROOT = Path(__file__).parents[1]
+ORDER = list(PRESETS)
+NOTHING = "There is no result yet."
+ALONE = ("channels", "schedule", "epochs", "lr", "ema", "batch_size")  # possible reasons
+MODELS = {"MAE(1, 0.5)": claims.BEST, "VLAE": VLAE, "ResNet VAE": experiments.VAE}
+
+
+@cache
+def records() -> list[Record]:
+    """Every committed record of the paper's list, the stand-ins' left out."""
+    found = [r for r in collect(ROOT / "results") if r.config.data.name not in STAND_INS.values()]
+    return [r for r in found if experiment_of(r.config)]
+
+
+def of(images: str, preset: str | None) -> list[Record]:
+    """The records of a data set of the paper, or what takes its place, at a preset."""
+    return [r for r in records() if r.config.preset == preset and _images(r) == images]
+
+
+def chosen(images: str) -> str | None:
+    """The largest preset at which a model of the data set has several seeds, else any result."""
+    counts = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
+    several = {preset for (preset, _), seeds in counts.items() if seeds > 1}
+    found = several or {preset for preset, _ in counts}
+    return max(found, key=ORDER.index, default=None)
+
+
+def folder(preset: str) -> Path:
+    """Where the tables and figures of a preset are."""
+    return build.folder_for(preset, "mnist", ROOT, records())
+
+
+def runs() -> str:
+    """How many models of the list are finished, by data set and preset."""
+    seeds = Counter((r.config.data.name, r.config.preset, r.config.label()) for r in records())
+    rows = []
+    for name, preset in sorted({key[:2] for key in seeds}, key=lambda k: (k[0], ORDER.index(k[1]))):
+        counts = [n for key, n in seeds.items() if key[:2] == (name, preset)]
+        listed = sum(e.images == images_of(name) for e in EVERYTHING)
+        rows.append([name, preset, f"{len(counts)} of {listed}", max(counts)])
+    return markdown(pd.DataFrame(rows, columns=["data set", "preset", "models", "seeds"]))
+
+
+def sheet(name: str, images: str) -> str:
+    """figures/NAME.md of the data set's preset: a table and its caption."""
+    preset = chosen(images)
+    path = folder(preset) / f"{name}.md" if preset else ROOT / "nothing"
+    return path.read_text(encoding="utf-8").strip() if path.exists() else NOTHING
+
+
+def larger_presets() -> str:
+    """Rows of Table 4 at presets above the one of its table, the paper's value before ours."""
+    base, parts = chosen("mnist"), []
+    for preset in ORDER[ORDER.index(base) + 1 :] if base else []:
+        found = {experiment_of(r.config).row for r in of("mnist", preset)}
+        if rows := [row for row in paper.tables()["table4"]["rows"] if row.get("id") in found]:
+            names = [tables.row_name(row) for row in rows]
+            text = tables.in_markdown(tables.caption(of("mnist", preset)))
+            parts.append(f"{beside_paper(preset, names)}\n\n{text}")
+    return "\n\n".join(parts) or "No larger preset has results yet."
+
+
+def main_rows(names: list[str]) -> str:
+    """Rows of Table 4 at the largest preset that has all of them; its seeds."""
+    for preset in reversed(ORDER):
+        if of("mnist", preset) and "not run" not in (table := beside_paper(preset, names)):
+            seeds = sorted({r.config.seed for r in of("mnist", preset)})
+            return f"{table}\n\nPreset: {preset}; seeds: {', '.join(map(str, seeds))}."
+    return NOTHING
+
+
+def beside_paper(preset: str, names: list[str]) -> str:
+    """Rows of Table 4: the paper's value / ours."""
+    rows = pd.read_csv(folder(preset) / "table4.csv", index_col="model", dtype=str).loc[names]
+    both = {m: rows[f"{m} paper"] + " / " + rows[f"{m} ours"] for m in ("kl", "mpd", "std", "nll")}
+    return markdown(pd.DataFrame(both).rename(columns=str.upper).reset_index())
+
+
+def claim_counts() -> str:
+    """How many comparisons of each claim have which verdict."""
+    if (preset := chosen("mnist")) is None:
+        return NOTHING
+    found = pd.read_csv(folder(preset) / "claims.csv")
+    return markdown(pd.crosstab(found["claim"], found["verdict"]).reset_index())
+
+
+def other_claims(images: str) -> str:
+    """Claim (vi) at the preset of its data set, if that is not MNIST's."""
+    if (preset := chosen(images)) in (None, chosen("mnist")):
+        return ""
+    judged = [v for v in claims.verdicts(of(images, preset)) if v.claim.larger.images == images]
+    text = f"{tables.caption(of(images, preset))} {tables.verdict_note(judged)}"
+    return f"{markdown(tables.verdict_table(judged))}\n\n{tables.in_markdown(text)}"
+
+
+def picture(name: str, words: str, images: str = "mnist") -> str:
+    """A figure of the data set's preset, if it has been drawn."""
+    preset = chosen(images)
+    path = folder(preset) / f"{name}.png" if preset else ROOT / "nothing"
+    return f"![{words}](../{path.relative_to(ROOT)})" if path.exists() else NOTHING
+
+
+def pictures() -> str:
+    """Figures 2, 3 and 4 of every data set, where they have been drawn."""
+    found = []
+    for images, names in experiments.IMAGES.items():
+        for name in [name for name in names if name not in STAND_INS.values()]:
+            for kind in ("figure2", "figure2_sampled", "figure3", "figure4", "figure4_sampled"):
+                number, _, sampled = kind.partition("_")
+                file = "_".join(filter(None, [number, name, sampled]))
+                words = f"Figure {number[-1]}, {name}" + (", sampled pixels" if sampled else "")
+                if (shown := picture(file, words, images)) != NOTHING:
+                    found.append(shown)
+    return "\n\n".join(found) or NOTHING
+
+
+def forms() -> str:
+    """MPD on MNIST at beta = 0.5: the paper's, then ours by form of L_diverse and preset."""
+    rows = {("paper", ""): [f"{printed(MAE[a, 0.5], 'mpd'):.2f}" for a in FORMS["mean"]]}
+    for form, members in FORMS.items():
+        for preset in ORDER:
+            ours = [mean(e, preset, "mpd") for e in members.values()]
+            if any(value is not None for value in ours):
+                cells = ["not run" if value is None else f"{value:.2f}" for value in ours]
+                rows[f"`{form}`", preset] = cells
+    heads = ["form", "preset", *(f"α = {alpha:g}" for alpha in FORMS["mean"])]
+    return _table([[*key, *cells] for key, cells in rows.items()], heads)
+
+
+def differences() -> str:
+    """Our values minus those of Table 4, and in how many rows each measure is larger."""
+    if (preset := chosen("mnist")) is None:
+        return NOTHING
+    rows = []
+    for e in experiments.MNIST:
+        ours = {m: mean(e, preset, m) for m in tables.MEASURES}
+        if ours["nll"] is not None:
+            gaps = {m: value - printed(e, m) for m, value in ours.items()}
+            rows.append({"model": tables.row_name(paper.row("table4", e.row))} | gaps)
+    found = pd.DataFrame(rows).set_index("model")
+    said = [
+        f"- {m.upper()}: larger than the paper's in {int((found[m] > 0).sum())} of {len(found)} "
+        f"models; ours minus the paper's is {found[m].min():+.2f} to {found[m].max():+.2f} nats."
+        for m in tables.MEASURES
+    ]
+    table = markdown(found.map("{:+.2f}".format).reset_index())
+    return "\n".join([table, "", f"Preset: {preset}.", "", *said])
+
+
+def reasons() -> str:
+    """What the results say about each possible reason for a difference from Table 4."""
+    if (preset := chosen("mnist")) is None:
+        return NOTHING
+    rows = [
+        ["size of the network and length of training together", _by_preset()],
+        *([f"`{option}` alone", _alone(option)] for option in ALONE),
+        ["free bits, α = 0.5, β = 0.1", _free_bits(preset)],
+        ["form of L_diverse: MPD at α = 2 over that at α = 1, β = 0.5", _form_ratios(preset)],
+        ["number k of importance samples", _few_samples(preset)],
+        ["chance: standard deviation of the NLL over seeds", _seed_noise(preset)],
+    ]
+    return _table(rows, ["possible reason", "what the results show"])
+
+
+def missing() -> str:
+    """The models of the list that have not been run, with the commands that train them."""
+    commands = []
+    for images in experiments.IMAGES:
+        preset = chosen(images) or "laptop"
+        found = of(images, preset)
+        name = found[0].config.data.name if found else images
+        there = {experiment_of(r.config) for r in found}
+        for e in (e for e in EVERYTHING if e.images == images and e not in there):
+            options = [f"--{key.replace('_', '-')} {value}" for key, value in e.options.items()]
+            given = ["maelib train", f"--preset {preset}", f"--dataset {name}"]
+            commands.append(" ".join([*given, f"--objective {e.objective}", *options]))
+    return "\n".join(["```", *commands, "```"]) if commands else "None."
+
+
+def mean(e: Experiment, preset: str, measure: str) -> float | None:
+    """The mean over seeds of a measure; None without a run."""
+    ours = [r.measurements[measure] for r in of(e.images, preset) if experiment_of(r.config) is e]
+    return float(np.mean(ours)) if ours else None
+
+
+def printed(e: Experiment, measure: str) -> float:
+    """The value of Table 4."""
+    return paper.row("table4", e.row)[measure]
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A table in which text is shown as it is."""
+    cells = frame.astype(str).map(tables.in_markdown)
+    return cells.to_markdown(index=False, disable_numparse=True)
+
+
+def _table(rows: list[list], heads: list[str]) -> str:
+    """A table whose cells may hold Markdown of ours."""
+    frame = pd.DataFrame(rows, columns=heads)
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def _images(record: Record) -> str:
+    return images_of(record.config.data.name)
+
+
+def _by_preset() -> str:
+    said = []
+    for name, e in MODELS.items():
+        gaps = {p: mean(e, p, "nll") for p in ORDER}
+        there = [f"{p} {v - printed(e, 'nll'):+.2f}" for p, v in gaps.items() if v is not None]
+        said.append(f"{name}: {', '.join(there) or 'not run'}")
+    return f"NLL minus the paper's, by preset. {'. '.join(said)}."
+
+
+def _alone(option: str) -> str:
+    """Pairs of runs on MNIST whose settings differ in one option, and their NLLs."""
+    flat = [(r, _settings(r)) for r in collect(ROOT / "results") if _images(r) == "mnist"]
+    said = [
+        f"{a.config.label()}: NLL {a.measurements['nll']:.2f} with {s[option]}, "
+        f"{b.measurements['nll']:.2f} with {t[option]}"
+        for i, (a, s) in enumerate(flat)
+        for b, t in flat[i + 1 :]
+        if {key for key in {**s, **t} if s.get(key) != t.get(key)} == {option}
+    ]
+    return "; ".join(said) or "not investigated: no two runs differ in this alone"
+
+
+def _settings(record: Record) -> dict:
+    parts = {name: asdict(getattr(record.config, name)) for name in PARTS if name != "evaluation"}
+    flat = {key: value for part in parts.values() for key, value in part.items() if key != "name"}
+    return {**flat, "data": record.config.data.name, "objective": record.config.objective.name,
+            "seed": record.config.seed}  # fmt: skip
+
+
+def _free_bits(preset: str) -> str:
+    pair = experiments.MAE_FREE_BITS, MAE[0.5, 0.1]
+    both = {m: [mean(e, preset, m) for e in pair] for m in ("kl", "mpd", "nll")}
+    if None in both["nll"]:
+        return "not investigated: one of the two models has not been run"
+    said = [f"{m.upper()} {a - b:+.2f}" for m, (a, b) in both.items()]
+    return f"with free bits minus without: {', '.join(said)} nats"
+
+
+def _form_ratios(preset: str) -> str:
+    said = [f"paper {printed(MAE[2.0, 0.5], 'mpd') / printed(MAE[1.0, 0.5], 'mpd'):.2f}"]
+    for form, members in FORMS.items():
+        both = [mean(members[alpha], preset, "mpd") for alpha in (2.0, 1.0)]
+        said.append(f"{form} " + ("not run" if None in both else f"{both[0] / both[1]:.2f}"))
+    return ", ".join(said)
+
+
+def _few_samples(preset: str) -> str:
+    changes = {}
+    for r in of("mnist", preset):
+        if "nll_all" in r.per_image:
+            many, few = r.per_image["nll"], r.per_image["nll_all"]
+            ks = r.evaluation["nll_k_all"], r.evaluation["nll_k"]
+            changes.setdefault(ks, []).append(float(np.mean(many) - np.mean(few[: len(many)])))
+    said = [
+        f"from k = {few} to k = {many} the NLL changes by {min(v):+.2f} to {max(v):+.2f} nats "
+        f"({len(v)} models)"
+        for (few, many), v in sorted(changes.items())
+    ]
+    beyond = "; the change from there to the paper's 4096 has not been investigated"
+    return "; ".join(said) + beyond if said else "not investigated: one k for each run"
+
+
+def _seed_noise(preset: str) -> str:
+    nlls = {}
+    for r in of("mnist", preset):
+        nlls.setdefault(r.config.label(), []).append(r.measurements["nll"])
+    spread = {label: float(np.std(v, ddof=1)) for label, v in nlls.items() if len(v) > 1}
+    said = [f"{label} {value:.2f}" for label, value in sorted(spread.items())]
+    return ", ".join(said) or "not investigated: one seed for each model"
