@@ -19,11 +19,24 @@ RUN = "a run's folder, or the name of a pretrained model"
 
 
 @dataclass(frozen=True)
-class Where(Settings):
-    """Where and how precisely to compute."""
+class Device(Settings):
+    """Where to compute."""
 
     device: str = option("auto", "to compute on", choices=DEVICES)
+
+
+@dataclass(frozen=True)
+class Where(Device):
+    """Where and how precisely to compute."""
+
     precision: str = option("auto", "of products of matrices", choices=PRECISIONS)
+
+
+@dataclass(frozen=True)
+class Place(Settings):
+    """Where the runs lie."""
+
+    out_dir: str | None = option(None, "folder of the runs instead of runs/")
 
 
 @dataclass(frozen=True)
@@ -37,10 +50,9 @@ class Chosen(Settings):
 
 
 @dataclass(frozen=True)
-class How(Where):
+class How(Place, Where):
     """How a run is trained, which does not change what it is."""
 
-    out_dir: str | None = option(None, "folder of the runs instead of runs/")
     max_minutes: float | None = option(None, "stop and save after so many minutes", above=0)
     checkpoint_minutes: float = option(2.0, "minutes between checkpoints", least=0)
     profile: bool = option(False, "write a trace of 20 steps into the run's folder")
@@ -48,7 +60,7 @@ class How(Where):
 
 
 @dataclass(frozen=True)
-class Drawing(Where):
+class Drawing(Device):
     """What is drawn from a model."""
 
     count: int = option(64, "images", least=1)
@@ -58,7 +70,7 @@ class Drawing(Where):
 
 
 @dataclass(frozen=True)
-class Encoding(Where):
+class Encoding(Device):
     """Which model makes codes of pictures."""
 
     model: str = option("", RUN)
@@ -68,20 +80,13 @@ class Encoding(Where):
 
 
 @dataclass(frozen=True)
-class Reconstruction(Where):
+class Reconstruction(Device):
     """Which model decodes the codes of pictures."""
 
     model: str = option("", RUN)
     seed: int = option(0, "of the random numbers", least=0)
     sampled: bool = option(False, "draw each pixel instead of taking its most probable value")
     out: str = option("reconstructions.png", Drawing.__dataclass_fields__["out"].metadata["help"])
-
-
-@dataclass(frozen=True)
-class Place(Settings):
-    """Where the runs lie."""
-
-    out_dir: str | None = option(None, "folder of the runs instead of runs/")
 
 
 def run(name: str, given: dict) -> None:
@@ -163,7 +168,7 @@ def _reconstruct(images: str, how: Reconstruction) -> None:
     print(f"{len(decoded)} reconstructions written to {how.out}")
 
 
-def _export(name: str, where: Where) -> None:
+def _export(name: str, where: Device) -> None:
     from maelib.data import dataset
     from maelib.measure.evaluation import test_images
     from maelib.runs import pretrained
@@ -194,7 +199,7 @@ def _data(name: str) -> None:
     print(f"SHA-256 {found.digest}")
 
 
-def _opened(name: str, where: Where) -> tuple:
+def _opened(name: str, where: Device) -> tuple:
     """Model and configuration of a run's folder, or of a pretrained model."""
     from maelib.runs import pretrained
     from maelib.runs import record as records
@@ -226,7 +231,7 @@ COMMANDS = {
     "sample": (_sample, "run", (Drawing,), ()),
     "encode": (_encode, "images", (Encoding,), ()),
     "reconstruct": (_reconstruct, "images", (Reconstruction,), ()),
-    "export": (_export, "run", (Where,), ()),
+    "export": (_export, "run", (Device,), ()),
     "runs": (_runs, None, (Place,), ()),
     "data": (_data, "dataset", (), ()),
 }
