@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from maelib.data import AUTO, DATASETS
 from maelib.data.split import Dataset, split_off
+from maelib.internal.files import reading
 from maelib.internal.paths import resolved
 from maelib.internal.shapes import Labels, StoredImages
 from maelib.nets import SIDES
@@ -62,7 +63,7 @@ def read(path: Path) -> tuple[StoredImages, Labels, list[str]]:
         names = [str(file.relative_to(path)) for file in files]
     else:
         images, folders = _arrays(path)
-        names = [str(number) for number in range(len(images))]
+        names = [f"{number:06}" for number in range(len(images))]
     labels = np.unique(folders, return_inverse=True)[1].astype(np.int64)
     return torch.from_numpy(images), torch.from_numpy(labels), names
 
@@ -89,13 +90,13 @@ def _picture(file: Path) -> Picture:
     """One picture file; ValueError if it is unreadable, not square, or neither grey nor RGB."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            as_stored = {"1": "L", "P": "RGB"}.get(picture.mode, picture.mode)
-            pixels = np.asarray(picture.convert(as_stored))
-    except Exception as problem:  # Pillow's readers raise what they like
-        raise ValueError(f"{file.name} is not a readable picture ({problem}).") from problem
+    with (
+        reading(file, "a readable picture", "restore it or take it out"),
+        Image.open(file) as opened,
+    ):
+        picture = ImageOps.exif_transpose(opened)
+        as_stored = {"1": "L", "P": "RGB"}.get(picture.mode, picture.mode)
+        pixels = np.asarray(picture.convert(as_stored))
     if as_stored not in ("L", "RGB"):
         raise ValueError(f"{file.name} has the mode {as_stored}; save it as grey (L) or as RGB.")
     _check_sides(file.name, *pixels.shape[:2])
@@ -104,17 +105,12 @@ def _picture(file: Path) -> Picture:
 
 def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], np.ndarray]:
     """The images and labels of a .npz or .npy file, whatever the order of their axes."""
-    try:
-        with path.open("rb") as file:
-            content = np.load(file, allow_pickle=False)
-            arrays = content if path.suffix == ".npz" else {"images": content}
-            images = arrays["images"]
-            labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
-    except Exception as problem:  # damaged archives raise what they like
-        raise ValueError(
-            f"{path.name} holds no readable array of pictures ({problem}); a .npz file needs one "
-            "called 'images'."
-        ) from problem
+    remedy = "save a .npy file, or a .npz file that calls it 'images'"
+    with reading(path, "a readable array of pictures", remedy), path.open("rb") as file:
+        content = np.load(file, allow_pickle=False)
+        arrays = content if path.suffix == ".npz" else {"images": content}
+        images = arrays["images"]
+        labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[3] in (1, 3):
