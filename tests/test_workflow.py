@@ -103,7 +103,7 @@ def finished(tmp_path_factory):
     folder = make_project(tmp_path_factory.mktemp("with space (1) & it's") / "project")
     said, status = reproduce(folder)
     assert status == 0, said
-    assert "omniglot_lake's runs are left out: OMNIGLOT was not found" in said
+    assert "omniglot_lake's runs are left out: images_background.zip was not found" in said
     assert len(re.findall(r"\d+%  done +run (?:digits|photos)-", said)) == 5
     assert re.search(r"100%  done +tables and figures of preset smoke", said)
     assert len(names(folder)) == 5
