@@ -43,7 +43,7 @@ def digits():
         ({"alpha": -1.0}, "alpha is -1.0"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": -1.0, "objective": "vlae"}, "alpha is -1.0"),
-        ({"objective": "gan"}, "objective is 'gan'.*vae, vlae, mae"),
+        ({"objective": "gan"}, "objective is 'gan'.*vlae, mae"),
         ({"preset": "huge"}, "preset is 'huge'.*smoke"),
         ({"dataset": "cifar"}, "dataset is 'cifar'"),
         ({"diverse": "x"}, "diverse is 'x'"),
