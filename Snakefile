@@ -18,15 +18,16 @@ from maelib.internal.paths import default_out_dir
 from maelib.workflow import plan
 
 PRESET = config.get("preset", "quick")
+GROUP = config.get("group", "paper")
 DATASET = plan.available(config.get("dataset", "auto"))
-RUNS = plan.runs(PRESET, DATASET)
+RUNS = plan.runs(PRESET, DATASET, GROUP)
 SOURCES = sorted(str(path) for path in Path("maelib").rglob("*.py"))
 PYTHON = shlex.quote(sys.executable)
 PAPERMILL = (
     f"{PYTHON} -m papermill"
     " --kernel python3 --cwd notebooks --log-level ERROR --no-progress-bar"
 )
-TARGETS = plan.targets(PRESET, DATASET)
+TARGETS = plan.targets(PRESET, DATASET, GROUP)
 READING, READ_FIRST = plan.representations(PRESET, DATASET, Path("."))
 os.environ["TQDM_DISABLE"] = "1"  # no bars in executed notebooks
 os.environ.pop("MPLBACKEND", None)  # notebooks show their pictures, whatever shells and scripts do

@@ -45,8 +45,9 @@ class Config:
     def label(self) -> str:
         """The model's name for people and files: ``mae-a1-b0.5``, ``vlae-normal``."""
         usual = usual_objective(self.objective.name, self.network.is_colour)
-        ordinary = vars(Network()) | components(self.objective.name, self.network.is_colour)
-        chosen = vars(self.network)
+        ordinary = vars(Network()) | vars(Training())
+        ordinary |= components(self.objective.name, self.network.is_colour)
+        chosen = vars(self.network) | vars(self.training)
         names = [chosen[name] for name in COMPONENTS if chosen[name] != ordinary[name]]
         tuned = [name for name in TUNED if chosen[name] != ordinary[name]]
         return "-".join([self.objective.label(usual), *names, *(f"{n}{chosen[n]}" for n in tuned)])
@@ -80,12 +81,9 @@ PARTS = {
     "evaluation": Evaluation,
 }
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
-TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN)  # as labels show
-BINARY_ONLY = {
-    "encoder",
-    "decoder",
-    *PIXELCNN,
-}  # an objective that sets one of these is for binary images
+# What labels show of a network's and a training's other options where a name does not set it
+TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN, "encoder_steps")
+BINARY_ONLY = {"encoder", "decoder", *PIXELCNN}  # an objective that sets one has no colour images
 
 # Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
 PRESETS, COLOUR_PRESETS = tomllib.loads(
@@ -100,6 +98,11 @@ def components(objective: str, colour: bool) -> dict[str, str]:
     else:
         names = ("resnet", "gaussian", "flow", "pixelcnn")
     return dict(zip(COMPONENTS, names, strict=True)) | SETS.get(objective, {})
+
+
+def is_for_binary(objective: str) -> bool:
+    """Whether an objective comes with networks that colour images do not have."""
+    return not BINARY_ONLY.isdisjoint(SETS.get(objective, {}))
 
 
 def usual_objective(name: str, colour: bool) -> Objective:
@@ -128,7 +131,7 @@ def resolve(
     _one_of("preset", preset, tuple(PRESETS))
     _one_of("objective", objective, tuple(OBJECTIVES))
     name, colour, side = _images(str(dataset))
-    if colour and not BINARY_ONLY.isdisjoint(SETS.get(objective, {})):
+    if colour and is_for_binary(objective):
         raise ValueError(
             f"objective is {objective!r}, which has no decoder of colour images; use vlae."
         )

@@ -11,7 +11,15 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maelib.internal.shapes import AnyShape, Codes, PerDimension, PerPair, Scalar
+from maelib.internal.shapes import (
+    AnyShape,
+    Codes,
+    ManyCodes,
+    PerDimension,
+    PerPair,
+    Samples,
+    Scalar,
+)
 
 
 def gaussian_kl(mu1: AnyShape, logvar1: AnyShape, mu2: AnyShape, logvar2: AnyShape) -> AnyShape:
@@ -123,6 +131,33 @@ def mean_pairwise_softplus(mu: Codes, logvar: Codes, elements: int = 2**22) -> S
 def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) -> Scalar:
     kl = gaussian_kl(mu1[:, None], logvar1[:, None], mu2[None], logvar2[None])
     return F.softplus(-kl).sum()
+
+
+def log_posteriors(z: Samples, mu: Codes, logvar: Codes) -> ManyCodes:
+    """log q(z_k|x_j) for every sample, every posterior and every dimension."""
+    distance = (z[:, None] - mu).square() / logvar.exp()
+    return -0.5 * (distance + logvar + math.log(2 * math.pi))
+
+
+def mutual_information(
+    mu: Codes, logvar: Codes, eps: Codes, elements: int = 2**24
+) -> tuple[Scalar, PerDimension]:
+    """I_q(x;z) of Eq. (9), and I_q(x;z_k) of every dimension.
+
+    The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j). It cannot exceed
+    log N; close to log N, the true value is at least about that large. Arrays have at
+    most about ``elements`` elements.
+    """
+    z = mu + (0.5 * logvar).exp() * eps
+    own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))
+    joint, single = [], []
+    for part in z.split(max(1, elements // mu.numel())):
+        log_q = log_posteriors(part, mu, logvar)
+        joint.append(log_q.sum(2).logsumexp(1))
+        single.append(log_q.logsumexp(1))
+    log_n = math.log(len(mu))
+    total = own.sum(1) - torch.cat(joint) + log_n
+    return total.mean(), (own - torch.cat(single)).mean(0) + log_n
 
 
 def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: str) -> float:

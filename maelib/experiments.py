@@ -27,13 +27,14 @@ class Experiment:
     """A model to be trained: what ``resolve`` needs beside preset, data set and seed.
 
     ``row`` identifies the paper's row for it in every table (``report/paper_tables.yaml``); None
-    if the paper has none.
+    if the paper has none. ``group`` is "paper", or "zoo" for the remedies that are compared.
     """
 
     images: str  # a key of ``IMAGES``
     objective: str
     options: dict = field(default_factory=dict)
     row: str | None = None
+    group: str = "paper"
 
     @property
     def notebook(self) -> str:
@@ -99,11 +100,44 @@ CIFAR10_FULL_VLAE = Experiment("cifar10", "vlae", {"decoder": "pixelcnnpp"}, row
 CIFAR10_FULL_MAE = _mae("cifar10", 0.5, 1.0, decoder="pixelcnnpp")
 CIFAR10 = (CIFAR10_VLAE, *CIFAR10_MAE.values(), CIFAR10_FULL_VLAE, CIFAR10_FULL_MAE)
 
-# Remedies that the paper does not have
-REMEDIES = (Experiment("mnist", "beta-vae"),)
+
+def _zoo(objective: str, tried: str = "", values: tuple = (), **options) -> tuple[Experiment, ...]:
+    """An experiment for each value of the option that is ``tried``, with N(0, I) unless given."""
+    each = [options | {tried: value} for value in values] or [options]
+    return tuple(Experiment("mnist", objective, {"prior": "normal"} | o, group="zoo") for o in each)
+
+
+# The remedies against collapse. Each has three tries, of which the best validation ELBO is chosen.
+ZOO: dict[str, tuple[Experiment, ...]] = {
+    "plain VAE": _zoo("vlae", free_bits=0.0),
+    "KL annealing": _zoo("annealing", "ramp", (0.1, 0.25, 0.5)),
+    "cyclical annealing": _zoo("cyclical", "cycles", (2, 4, 8)),
+    "beta-VAE": _zoo("beta-vae", "kl_weight", (0.2, 0.5, 0.8)),
+    "free bits, batch": _zoo("vlae", "free_bits", (4.0, 7.84, 12.0)),
+    "free bits, dimension": _zoo("free-bits-dimension", "free_bits", (4.0, 7.84, 12.0)),
+    "free bits, image": _zoo("free-bits-image", "free_bits", (4.0, 7.84, 12.0)),
+    "capacity": _zoo("capacity", "capacity", (5.0, 10.0, 15.0)),
+    "delta-VAE": _zoo("delta", "delta", (0.1, 0.15, 0.3)),
+    "BN-VAE": _zoo("bn", "gamma", (0.5, 0.6, 0.7)),
+    "DU-VAE": _zoo("du", "gamma", (0.4, 0.5, 0.6)),
+    "MMD-VAE": _zoo("mmd", "kl_weight", (0.2, 0.5, 0.8)),
+    "lagging encoder": _zoo("lagging", "encoder_steps", (10, 30, 100)),
+    "skip-VAE": _zoo("skip"),
+    "input dropout": _zoo("input-dropout", "input_dropout", (0.1, 0.2, 0.4)),
+    "smaller kernels": _zoo("small-kernel", "max_kernel", (1, 3, 5)),
+    "VampPrior": _zoo("vamp", "pseudo_inputs", (100, 250, 500), prior="vamp"),
+    **{
+        f"MAE, {form}": _zoo("mae", "alpha", ALPHAS, beta=0.5, diverse=form)
+        for form in DIVERSE_FORMS
+    },
+    **{f"MAE, {form}, flow prior": tuple(FORMS[form].values()) for form in DIVERSE_FORMS},
+    "decoder without z": _zoo("no-code"),
+    "constant encoder": _zoo("constant", "delta", (0.1, 0.15, 0.3)),
+}
 
 _FORMS = tuple(e for runs in FORMS.values() for e in runs.values() if e not in MNIST)
-EVERYTHING = (*MNIST, MAE_FREE_BITS, *_FORMS, *OMNIGLOT, *CIFAR10, *REMEDIES)
+PAPER = (*MNIST, MAE_FREE_BITS, *_FORMS, *OMNIGLOT, *CIFAR10)
+EVERYTHING = (*PAPER, *(e for tries in ZOO.values() for e in tries if e.group == "zoo"))
 # A small part of the list with a row for every table and figure, for presets of minutes.
 REPRESENTATIVE = (VAE, VLAE, MAE[1.0, 0.5], OMNIGLOT_MAE[0.5, 0.1], CIFAR10_VLAE, CIFAR10_MAE[0.5])
 # The models of Figures 2 to 4, the first that is trained of each list.
@@ -123,12 +157,15 @@ CLAIMED = (
 
 def seeds(experiment: Experiment, preset: str) -> tuple[int, ...]:
     """The seeds that an experiment is trained from at a preset."""
-    return (0, 1, 2) if preset == "laptop" and experiment in CLAIMED else (0,)
+    claimed = preset == "laptop" and experiment in CLAIMED
+    return (0, 1, 2) if claimed or experiment.group == "zoo" else (0,)
 
 
-def choose(preset: str) -> tuple[Experiment, ...]:
-    """The experiments that are run at a preset: a representative subset below ``laptop``."""
-    return REPRESENTATIVE if preset in ("smoke", "quick") else EVERYTHING
+def choose(preset: str, group: str = "paper") -> tuple[Experiment, ...]:
+    """The experiments of a group at a preset: below ``laptop`` a part of the paper's."""
+    if group == "zoo":
+        return tuple(e for e in EVERYTHING if e.group == "zoo")
+    return REPRESENTATIVE if preset in ("smoke", "quick") else PAPER
 
 
 @cache

@@ -80,7 +80,7 @@ def build(network: Network) -> VAE:
     It is in torch's evaluation mode: its dropout is off, and batch statistics are those learned.
     """
     inference = _inference(network)
-    return VAE(*inference, _prior(network, inference), _decoder(network)).eval()
+    return VAE(*inference, build_prior(network, inference), _decoder(network)).eval()
 
 
 def initialise(model: VAE, x: Images, eps: Codes) -> None:
@@ -94,15 +94,15 @@ def _inference(n: Network) -> tuple[Module, Module]:
     """The encoder and the posterior."""
     if n.encoder == "densenet":
         encoder = DenseNetEncoder(n.growth, n.dense_steps)
-        return encoder, _posterior(n, Conv2d(encoder.outputs, 2 * n.maps, 1), LOGVAR_RANGE)
+        return encoder, build_posterior(n, Conv2d(encoder.outputs, 2 * n.maps, 1), LOGVAR_RANGE)
     if n.encoder == "constant":
         encoder = ConstantEncoder(n.encoder_hidden)
     else:
         encoder = ResNetEncoder(n.encoder_channels, n.encoder_hidden, n.side)
-    return encoder, _posterior(n, Linear(encoder.outputs, 2 * n.latent))
+    return encoder, build_posterior(n, Linear(encoder.outputs, 2 * n.latent))
 
 
-def _posterior(n: Network, *layer_and_range) -> GaussianPosterior:
+def build_posterior(n: Network, *layer_and_range) -> GaussianPosterior:
     batch_norm = {"latent": n.latent, "gamma": n.gamma}
     kind = {
         "gaussian": GaussianPosterior,
@@ -113,7 +113,7 @@ def _posterior(n: Network, *layer_and_range) -> GaussianPosterior:
     return kind[n.posterior](*layer_and_range)
 
 
-def _prior(n: Network, inference: tuple[Module, Module]) -> Module:
+def build_prior(n: Network, inference: tuple[Module, Module]) -> Module:
     if n.prior == "normal":
         return StandardNormal(n.latent)
     if n.prior == "vamp":

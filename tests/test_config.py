@@ -18,7 +18,7 @@ from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
 from maelib.internal.options import checked
 from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
-from maelib.objectives import OBJECTIVES, SETS
+from maelib.objectives import OBJECTIVES
 from maelib.runs.record import read
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -51,7 +51,7 @@ def smoke(**options):
 
 def resolvable(objective, name):
     """Whether an objective is one for this data set: some come with a decoder of binary images."""
-    return not (name in COLOUR and not config.BINARY_ONLY.isdisjoint(SETS.get(objective, {})))
+    return not (name in COLOUR and config.is_for_binary(objective))
 
 
 # Options

@@ -16,7 +16,7 @@ from maelib.workflow import plan, reproduce
 
 def test_large_presets_run_all_of_the_list_for_which_there_is_data(no_data):
     runs = plan.runs("paper", "digits")
-    expected = [e for e in experiments.EVERYTHING if e.images != "omniglot"]
+    expected = [e for e in experiments.PAPER if e.images != "omniglot"]
     assert len(runs) == len(expected)
     assert any("mae-a2-b1-s0" in name for name in runs)
 
@@ -26,6 +26,14 @@ def test_rows_that_claims_are_about_are_trained_from_three_seeds(no_data):
     assert [name.split("-")[4] for name in names] == ["s0", "s1", "s2"]
     job = plan.run_job(experiments.MAE[1.0, 0.5], "laptop", "digits", seed=2)
     assert "-p seed 2 " in job.options
+
+
+def test_the_zoo_is_run_on_request_with_three_seeds(no_data):
+    jobs = plan.runs("laptop", "digits", "zoo")
+    chosen = experiments.choose("laptop", "zoo")
+    assert len(jobs) == 3 * len(chosen) > 3 * len(experiments.ZOO)
+    assert {job.parameters.get("seed", 0) for job in jobs.values()} == {0, 1, 2}
+    assert not set(jobs) & set(plan.runs("laptop", "digits"))
 
 
 def test_runs_without_data_are_left_out_and_named(no_data, capsys):

@@ -8,9 +8,9 @@ import math
 
 import torch
 
-from maelib.divergences import mean_kl_per_dimension
+from maelib.divergences import mean_kl_per_dimension, mutual_information
 from maelib.internal import rng
-from maelib.internal.shapes import Codes, Images, ManyCodes, PerDimension, Samples, Scalar
+from maelib.internal.shapes import Codes, Images
 from maelib.model import VAE, reparameterise
 
 ACTIVE = 0.01  # variance of the posterior mean above which a dimension is active
@@ -19,33 +19,6 @@ ACTIVE = 0.01  # variance of the posterior mean above which a dimension is activ
 def active_units(mu: Codes) -> int:
     """Number of dimensions whose mean varies by more than ``ACTIVE`` (Burda et al., 2016)."""
     return int((mu.var(0) > ACTIVE).sum())
-
-
-def log_posteriors(z: Samples, mu: Codes, logvar: Codes) -> ManyCodes:
-    """log q(z_k|x_j) for every sample, every posterior and every dimension."""
-    distance = (z[:, None] - mu).square() / logvar.exp()
-    return -0.5 * (distance + logvar + math.log(2 * math.pi))
-
-
-def mutual_information(
-    mu: Codes, logvar: Codes, eps: Codes, elements: int = 2**24
-) -> tuple[Scalar, PerDimension]:
-    """I_q(x;z) of Eq. (9), and I_q(x;z_k) of every dimension.
-
-    The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j). It cannot exceed
-    log N; close to log N, the true value is at least about that large. Arrays have at
-    most about ``elements`` elements.
-    """
-    z = reparameterise(mu, logvar, eps)
-    own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))
-    joint, single = [], []
-    for part in z.split(max(1, elements // mu.numel())):
-        log_q = log_posteriors(part, mu, logvar)
-        joint.append(log_q.sum(2).logsumexp(1))
-        single.append(log_q.logsumexp(1))
-    log_n = math.log(len(mu))
-    total = own.sum(1) - torch.cat(joint) + log_n
-    return total.mean(), (own - torch.cat(single)).mean(0) + log_n
 
 
 @torch.no_grad()

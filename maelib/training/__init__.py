@@ -34,6 +34,9 @@ class Training(Settings):
     )
     halvings: int = option(3, "halvings of the rate before training ends", least=0)
     init_images: int = option(500, "images of the data-dependent initialisation", least=1)
+    encoder_steps: int = option(
+        0, "updates of the encoder alone before each step, at most, while I_q rises", least=0
+    )
     validate_steps: int | None = option(None, "steps between validations", least=1)
     init_from: str | None = option(None, "start from this run's folder or pretrained model")
     init_weights: str = ""  # their fingerprint, which is part of the run's key

@@ -23,8 +23,8 @@ from maelib.model import VAE
 from maelib.training import Job, parallel
 from maelib.training.precision import choose, matmul_precision
 from maelib.training.state import Progress, draw, restore, save, start
-from maelib.training.step import Step, train_step
-from maelib.training.validate import predictions, record_interval
+from maelib.training.step import Step, encoder_steps, train_step
+from maelib.training.validate import information_rises, predictions, record_interval
 
 CHECK_EVERY = 100  # steps between checks for NaN, since a check waits for the GPU
 GO_ON, SAVE, STOP = 0, 1, 2
@@ -86,6 +86,8 @@ def train(
     with interruption() as interrupted, matmul_precision(multiply), own:
         while progress.step < total and progress.halvings <= settings.halvings:
             torch.manual_seed(rng.derive(config.seed, "layers", progress.step, parallel.rank()))
+            if settings.encoder_steps and information_rises(progress):
+                encoder_steps(state, step, partial(extra_batch, config, images, progress.step))
             train_step(state, step, *next(stream))
             if progress.step % validate_steps == 0 or progress.step == total:
                 record_interval(state, step, val, per_epoch)
@@ -127,6 +129,15 @@ def draw_batch(config: Job, images: StoredImages, step: int) -> tuple[Images, Co
     """The binarised images and the posterior noise of a step, from the seed alone."""
     noise = rng.generator(config.seed, "step", step, device=images.device)
     return draw(images, config.network.latent, noise)
+
+
+def extra_batch(config: Job, images: StoredImages, step: int, number: int) -> tuple[Images, Codes]:
+    """This rank's part of a random batch for one of the encoder's own updates before a step."""
+    noise = rng.generator(config.seed, "encoder", step, number, device=images.device)
+    size = (config.training.batch_size,)
+    chosen = torch.randint(len(images), size, generator=noise, device=images.device)
+    x, eps = draw(images[chosen], config.network.latent, noise)
+    return parallel.local_shard(x), parallel.local_shard(eps)
 
 
 @contextmanager

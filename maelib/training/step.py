@@ -1,6 +1,7 @@
 """One training step: sample, RE and KL, the objective, clipping, Adam, and the average."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -31,22 +32,54 @@ def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
     finite leaves the weights as they are.
     """
     settings, done = step.settings, state.progress.step
-    with precision.autocast(step.precision, x.device):
-        outputs = step.network(x, eps)  # z ~ q(z|x), RE and KL of each image: model.VAE.forward
-    outputs = parallel.gather_outputs(outputs)
-    terms = step.objective(outputs, done / step.total)  # of the whole batch: Eq. (7)
-    state.optimizer.zero_grad(set_to_none=True)
-    terms.loss.backward()
+    terms = gradients(state, step, x, eps)
     norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
-    bad = accumulate(state.totals, terms, norm, done)
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(settings, done, step.total, state.progress.halvings)
-    if state.optimizer.defaults["fused"]:
-        state.optimizer.found_inf = bad.float()  # fused Adam skips the update where it is 1
-    state.optimizer.step()
+    update(state, step, accumulate(state.totals, terms, norm, done))
     update_average(state.averaged, state.model, settings.ema, done)
     state.progress.step = done + 1
     return terms
+
+
+def gradients(state: State, step: Step, x: Images, eps: Codes) -> Terms:
+    """The terms of the loss, whose gradients the model's parameters then have."""
+    with precision.autocast(step.precision, x.device):
+        outputs = step.network(x, eps)  # z ~ q(z|x), RE and KL of each image: model.VAE.forward
+    outputs = parallel.gather_outputs(outputs)
+    progress = state.progress.step / step.total
+    terms = step.objective(outputs, progress)  # of the whole batch: Eq. (7)
+    state.optimizer.zero_grad(set_to_none=True)
+    terms.loss.backward()
+    return terms
+
+
+def update(state: State, step: Step, bad: Bool[Tensor, ""]) -> None:
+    """One update by Adam of all parameters that have a gradient; none where ``bad``."""
+    done, halvings = state.progress.step, state.progress.halvings
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(step.settings, done, step.total, halvings)
+    if state.optimizer.defaults["fused"]:
+        state.optimizer.found_inf = bad.float()  # fused Adam skips the update where it is 1
+    state.optimizer.step()
+
+
+def encoder_steps(state: State, step: Step, batch: Callable[[int], tuple[Images, Codes]]) -> None:
+    """Updates of the encoder alone before a step (He et al., 2019), on the batches 0, 1, ...
+
+    There are at most ``settings.encoder_steps``; they end when ten of them lower the loss no more.
+    """
+    losses: list[Tensor] = []
+    before = math.inf
+    for number in range(step.settings.encoder_steps):
+        losses.append(gradients(state, step, *batch(number)).loss.detach())
+        for part in (state.model.prior, state.model.decoder):
+            part.zero_grad(set_to_none=True)
+        norm = nn.utils.clip_grad_norm_(state.model.parameters(), step.settings.clip)
+        update(state, step, ~torch.isfinite(norm))
+        if len(losses) == 10:
+            now = float(sum(losses))
+            if not now < before:
+                return
+            before, losses = now, []
 
 
 def learning_rate(settings: Training, step: int, total: int, halvings: int) -> float:

@@ -1,19 +1,21 @@
 """Validation: the averaged weights on images whose binarisation and noise never change."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import torch
 from jaxtyping import Float
 
 from maelib.data.dataset import as_input, unit_range
+from maelib.divergences import mutual_information
 from maelib.internal import rng
 from maelib.internal.shapes import StoredImages
 from maelib.model import VAE
 from maelib.nets.layers import fixed_weights
 from maelib.training import parallel
 from maelib.training.precision import inference_precision
-from maelib.training.state import State, TrainingError, draw
+from maelib.training.state import Progress, State, TrainingError, draw
 from maelib.training.step import Step
 
 
@@ -29,6 +31,10 @@ def record_interval(state: State, step: Step, val: StoredImages, per_epoch: int)
     means = {name: total / since for name, total in sums}
     row = {"epoch": progress.step / per_epoch, "step": progress.step, **means}
     row |= {"val_re": re, "val_kl": kl, "val_elbo": re + kl}
+    if settings.encoder_steps:
+        row["val_information"] = parallel.broadcast_from_rank0(
+            lambda: information(state.averaged, val)
+        )
     if bad := [name for name, value in row.items() if not math.isfinite(value)]:
         raise TrainingError(f"{bad[-1]} is {row[bad[-1]]} after step {progress.step}; lower lr.")
     progress.history.append(row)
@@ -53,6 +59,19 @@ def validate(
             outputs = model(*draw(chunk, model.prior.latent, noise))
             re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
     return re_sum / len(images), kl_sum / len(images)
+
+
+@torch.no_grad()
+def information(model: VAE, images: StoredImages) -> float:
+    """I_q(x; z) in nats of at most 1000 images."""
+    x, eps = draw(images[:1000], model.prior.latent, rng.generator(0, "validation"))
+    return float(mutual_information(*model.encode(x), eps)[0])
+
+
+def information_rises(progress: Progress) -> bool:
+    """Whether no validation so far has found a smaller I_q than the one before it."""
+    found = [row["val_information"] for row in progress.history]
+    return all(before <= after for before, after in pairwise(found))
 
 
 @torch.no_grad()

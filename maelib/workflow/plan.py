@@ -51,14 +51,14 @@ def dataset_of(experiment: Experiment, dataset: str) -> str:
     return names.get(experiment.images, experiment.images)
 
 
-def runs(preset: str, dataset: str) -> dict[str, Job]:
+def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, Job]:
     """Every run of a preset by its name, which holds its key; none where there is no data.
 
     ValueError for a preset or data set that is not known.
     """
     named = {
         run_name(e, preset, dataset, seed): run_job(e, preset, dataset, seed)
-        for e in choose(preset)
+        for e in choose(preset, group)
         for seed in seeds(e, preset)
     }
     return {name: job for name, job in named.items() if name is not None}
@@ -124,7 +124,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     return Job("06_representations", parameters), names if at_hand else []
 
 
-def targets(preset: str, dataset: str) -> list[str]:
+def targets(preset: str, dataset: str, group: str = "paper") -> list[str]:
     """The files that exist when everything has run. Snakemake makes those that are missing.
 
     A run has its result, and a tutorial an empty file beside its executed copy. A damaged data set
@@ -133,6 +133,6 @@ def targets(preset: str, dataset: str) -> list[str]:
     return [
         *(f"build/data/{name}.intact" for name in damaged_data(preset, dataset)),
         *(f"build/tutorials/{name}.done" for name in TUTORIALS),
-        *(f"results/{preset}/{name}.json" for name in runs(preset, dataset)),
+        *(f"results/{preset}/{name}.json" for name in runs(preset, dataset, group)),
         f"build/{preset}/{dataset}-06_representations.done",
     ]

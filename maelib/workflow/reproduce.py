@@ -41,9 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
     default = "default: %(default)s"
     parser.add_argument("--preset", default="quick", choices=PRESETS, help=default)
     parser.add_argument("--dataset", default=AUTO, choices=plan.CHOICES, help=default)
+    groups = "paper, or zoo: the remedies (%(default)s is the default)"
+    parser.add_argument("--group", default="paper", choices=("paper", "zoo"), help=groups)
     options, more = parser.parse_known_args(arguments)
     try:
-        return _reproduce(options.preset, options.dataset, more, project_root())
+        return _reproduce(options.preset, options.dataset, options.group, more, project_root())
     except OSError as problem:
         print(f"maelib: error: {problem}", file=sys.stderr)
         return 2
@@ -52,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def _reproduce(preset: str, dataset: str, more: list[str], root: Path) -> int:
+def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Path) -> int:
     cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
-    config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}"]
+    config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}", f"group={group}"]
     anew = [str(path) for path in damaged(Path("results") / preset, root)]
     common = [*cores, *more, *config, *(["--forcerun", *anew] if anew else [])]
     with exclusive_lock(root) as handle:
