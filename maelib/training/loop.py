@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from maelib.data.dataset import Dataset
 from maelib.internal import rng
@@ -131,7 +133,9 @@ def draw_batch(config: Job, images: StoredImages, step: int) -> tuple[Images, Co
     return draw(images, config.network.latent, noise)
 
 
-def extra_batch(config: Job, images: StoredImages, step: int, number: int) -> tuple[Images, Codes]:
+def extra_batch(
+    config: Job, images: UInt8[Tensor, "all channels h w"], step: int, number: int
+) -> tuple[Images, Codes]:
     """This rank's part of a random batch for one of the encoder's own updates before a step."""
     noise = rng.generator(config.seed, "encoder", step, number, device=images.device)
     size = (config.training.batch_size,)
