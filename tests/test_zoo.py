@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_remedy_trains_resumes_exactly_and_is_measured(name, tmp_path):
-    more = {"encoder_steps": 20} if name == "lagging" else {}
+    more = {"encoder_steps": 5} if name == "lagging" else {}
     c = config.resolve("smoke", "digits", name, epochs=2, pseudo_inputs=20, **more)
     digits = dataset.load("digits")
     model, progress = train(c, digits, tmp_path / "whole", CPU)
