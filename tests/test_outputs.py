@@ -20,6 +20,8 @@ from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs.run import run
 
+RESULTS = Path(__file__).parents[1] / "results"
+
 
 def silent(_):
     pass
@@ -53,7 +55,7 @@ def test_figures_are_written_and_come_out_equal_again(finished, tmp_path):
     assert files(folder) == first
 
 
-@pytest.mark.parametrize("preset", ["quick", "laptop"])
+@pytest.mark.parametrize("preset", sorted(path.name for path in RESULTS.iterdir()))
 def test_committed_tables_are_what_the_committed_results_say(preset, tmp_path):
     root = Path(__file__).parents[1]
     shutil.copytree(root / "results", tmp_path / "results")

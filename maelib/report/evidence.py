@@ -53,14 +53,10 @@ def _panel(ax: Axes, text: str, rows: list[Verdict]) -> None:
     ax.set_yticks(range(len(rows)), labels, fontsize=8)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     largest = max(abs(v.difference) for v in rows) or 1.0
-    ends = [abs(end) for v in rows for end in (v.low, v.high) if math.isfinite(end)]
-    reach = 1.15 * max(largest, min(3 * largest, max(ends, default=0.0)))
-    ax.set_xlim(
-        -reach
-        if min(min(v.difference, max(v.low, -3 * largest)) for v in rows) < 0
-        else -0.25 * reach,
-        reach,
-    )
+    ends = [end for v in rows for end in (v.low, v.high) if math.isfinite(end)]
+    seen = np.clip([*ends, *(v.difference for v in rows)], -3 * largest, 3 * largest)
+    reach = 1.15 * np.abs(seen).max() or 1.0
+    ax.set_xlim(-reach if seen.min() < 0 else -0.25 * reach, reach)
     unit = UNITS.get(rows[0].claim.measure.split("_")[0], "nats")
     ax.set_title(f"{text} ({unit}; preset {rows[0].preset})", fontsize=9, loc="left")
     ax.tick_params(axis="x", labelsize=8)
