@@ -4,7 +4,7 @@ PRESET ?= quick
 BIN := .venv/bin
 STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
 
-.PHONY: help reproduce test test-cluster docs book lab lint format clean
+.PHONY: help reproduce test test-cluster docs book student slides lab lint format clean
 .DEFAULT_GOAL := help
 
 help: ## list these commands
@@ -33,6 +33,12 @@ docs: .venv/.installed ## write the generated tables of README.md and docs/ agai
 book: .venv/.installed ## build the site in build/book/site from the notebooks and docs
 	$(BIN)/python book/build.py
 	@echo "open build/book/site/index.html"
+
+student: .venv/.installed ## write the notebooks without their solutions to build/student
+	$(BIN)/python docs/course.py student
+
+slides: .venv/.installed ## write the slides of four lectures to build/slides
+	$(BIN)/python docs/course.py slides
 
 lab: .venv/.installed ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -1,9 +1,11 @@
+import re
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import pytest
+from course import LECTURES, slides, student_edition
 from papermill.exceptions import PapermillExecutionError
 
 from maelib import config
@@ -15,6 +17,18 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
 READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
 TUTORIALS = [path for path in NOTEBOOKS if path.stem in plan.TUTORIALS]
+# A wrong answer to each exercise that is filled in: what it has in place of what.
+WRONG = {
+    "kl": ("p[seen] / q[seen]", "q[seen] / p[seen]"),
+    "iw_bound": ("math.log(len(log_w)) -", "-math.log(len(log_w)) -"),
+    "kl_to_prior": ("- 1 - logvar", "- 1 + logvar"),
+    "mpd_of_one_dimension": (" * n / (n - 1)", ""),
+    "theorem_1": ("-(product", "(product"),
+    "my_mask": ('mask_type == "B"', 'mask_type == "A"'),
+    "invert": ("exp() + step", "exp() - step"),
+    "water_level": ("0.5 * (eig", "1.0 * (eig"),
+    "slope_at_zero": ("- eigenvalue", "+ eigenvalue"),
+}
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Passed unknown parameter.*"),
@@ -29,6 +43,10 @@ def execute(path, folder, cwd=None, **parameters):
         source, out, parameters, cwd=cwd or folder, progress_bar=False, kernel_name="python3"
     )
     return nbformat.read(out, 4)
+
+
+def tagged(book, tag):
+    return [cell for cell in book.cells if tag in cell.metadata.get("tags", [])]
 
 
 def outputs(notebook):
@@ -80,9 +98,53 @@ def test_an_experiment_s_options_are_parameters_of_its_notebook(experiment):
     assert set(experiment.parameters) | {"preset", "dataset"} <= set(chosen)
 
 
+def must_fail(check, error):
+    """A cell that runs ``check`` and fails unless it raises ``error``."""
+    failed = f"except {error}:\n    pass\nelse:\n    raise RuntimeError('the check passes')"
+    return nbformat.v4.new_code_cell(f"try:\n    exec({check.source!r})\n{failed}")
+
+
+def with_wrong_answers(book):
+    """The notebook with two more answers before each solution: none, and a wrong one."""
+    stubs = iter(tagged(student_edition(book), "exercise"))
+    checks = iter(tagged(book, "check"))
+    cells = []
+    for cell in book.cells:
+        if "exercise" in cell.metadata.get("tags", []):
+            check, right, wrong = next(checks), *WRONG[re.search(r"def (\w+)", cell.source)[1]]
+            assert right in cell.source
+            answers = {"NotImplementedError": next(stubs).source}
+            answers |= {"AssertionError": cell.source.replace(right, wrong)}
+            for error, answer in answers.items():
+                cells += [nbformat.v4.new_code_cell(answer), must_fail(check, error)]
+        cells.append(cell)
+    return nbformat.v4.new_notebook(cells=cells, metadata=book.metadata)
+
+
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorial_runs(path, tmp_path):
-    execute(path, tmp_path, cwd=path.parent)  # beside the results that it reads
+def test_tutorial_runs_and_its_checks_tell_right_from_wrong(path, tmp_path):
+    source = tmp_path / f"{path.stem}.ipynb"
+    nbformat.write(with_wrong_answers(jupytext.read(path)), source)
+    execute(source, tmp_path, cwd=path.parent)  # beside the results that it reads
+
+
+@pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
+def test_student_edition_has_exercises_but_no_answers(path):
+    book = nbformat.read(path.with_suffix(".ipynb"), 4)
+    edition = student_edition(book)
+    assert len(tagged(edition, "exercise")) == len(tagged(edition, "check")) >= 1
+    assert tagged(book, "solution")
+    assert not tagged(edition, "solution")
+    assert not outputs(edition)
+    assert "SOLUTION" not in str(edition)
+
+
+def test_slides_load_nothing_from_the_network():
+    for name in LECTURES:
+        page = slides(nbformat.read(NOTEBOOKS[0].with_name(f"{name}.ipynb"), 4))
+        loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"([^\"]+)", page)
+        assert page.count("<section") > 10
+        assert not [address for address in loaded if address.startswith(("http", "//"))]
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
