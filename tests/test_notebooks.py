@@ -1,11 +1,11 @@
 import re
+import runpy
 from pathlib import Path
 
 import jupytext
 import nbformat
 import papermill
 import pytest
-from course import LECTURES, slides, student_edition
 from papermill.exceptions import PapermillExecutionError
 
 from maelib import config
@@ -17,6 +17,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
 TRAINING = [path for path in NOTEBOOKS if path.stem[:2] in ("04", "05")]
 READING = [path for path in NOTEBOOKS if path.stem[:2] in ("06", "08")]
 TUTORIALS = [path for path in NOTEBOOKS if path.stem in plan.TUTORIALS]
+COURSE = runpy.run_path(str(Path(__file__).parents[1] / "docs" / "course.py"))
 # A wrong answer to each exercise that is filled in: what it has in place of what.
 WRONG = {
     "kl": ("p[seen] / q[seen]", "q[seen] / p[seen]"),
@@ -106,7 +107,7 @@ def must_fail(check, error):
 
 def with_wrong_answers(book):
     """The notebook with two more answers before each solution: none, and a wrong one."""
-    stubs = iter(tagged(student_edition(book), "exercise"))
+    stubs = iter(tagged(COURSE["student_edition"](book), "exercise"))
     checks = iter(tagged(book, "check"))
     cells = []
     for cell in book.cells:
@@ -131,7 +132,7 @@ def test_tutorial_runs_and_its_checks_tell_right_from_wrong(path, tmp_path):
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_student_edition_has_exercises_but_no_answers(path):
     book = nbformat.read(path.with_suffix(".ipynb"), 4)
-    edition = student_edition(book)
+    edition = COURSE["student_edition"](book)
     assert len(tagged(edition, "exercise")) == len(tagged(edition, "check")) >= 1
     assert tagged(book, "solution")
     assert not tagged(edition, "solution")
@@ -140,8 +141,8 @@ def test_student_edition_has_exercises_but_no_answers(path):
 
 
 def test_slides_load_nothing_from_the_network():
-    for name in LECTURES:
-        page = slides(nbformat.read(NOTEBOOKS[0].with_name(f"{name}.ipynb"), 4))
+    for name in COURSE["LECTURES"]:
+        page = COURSE["slides"](nbformat.read(NOTEBOOKS[0].with_name(f"{name}.ipynb"), 4))
         loaded = re.findall(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"([^\"]+)", page)
         assert page.count("<section") > 10
         assert not [address for address in loaded if address.startswith(("http", "//"))]
