@@ -96,5 +96,5 @@ def with_free_bits(kl: AnyShape, free_bits: float) -> AnyShape:
     return kl.clamp(min=free_bits)
 
 
-def _short(value: float | str) -> str:
+def _short(value: int | float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
