@@ -64,10 +64,13 @@ def benchmarks() -> str:
 
 
 def soak() -> str:
-    """benchmarks/soak.json: how many tries of each fault were survived."""
+    """benchmarks/soak.json: how many tries of each fault ended in which way, and all of them."""
     path = ROOT / "benchmarks" / "soak.json"
-    rows = pd.read_json(path).eval("lost = tries - survived") if path.exists() else None
-    return "This has not been measured yet." if rows is None else _markdown(rows)
+    if not path.exists():
+        return "This has not been measured yet."
+    rows = pd.read_json(path)
+    total = {"fault": "all", **rows.drop(columns="fault").sum()}
+    return _markdown(pd.concat([rows, pd.DataFrame([total])]))
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -43,8 +43,12 @@ def out_of_memory(problem: Exception) -> bool:
 
 
 def sealed(content: dict[str, Any]) -> str:
-    """The content and its SHA-256 as JSON; ValueError if a number is not finite."""
-    return json.dumps({**content, "sha256": _digest(content)}, indent=1, allow_nan=False)
+    """The content as JSON with its SHA-256; ValueError if a number is not finite.
+
+    That it is sealed stands at the other end, so that no single loss takes both away.
+    """
+    whole = {"sealed": True, **content, "sha256": _digest(content)}
+    return json.dumps(whole, indent=1, allow_nan=False)
 
 
 def unsealed(text: bytes) -> dict[str, Any]:
@@ -52,8 +56,8 @@ def unsealed(text: bytes) -> dict[str, Any]:
     import msgspec  # here, since the command line's help reads no file
 
     content = msgspec.json.decode(text, type=dict[str, Any])
-    seal = content.pop("sha256", None)
-    if seal not in (None, _digest(content)):
+    is_sealed, seal = content.pop("sealed", False), content.pop("sha256", None)
+    if (is_sealed or seal) and seal != _digest(content):
         raise ValueError("its SHA-256 is not the recorded one")
     return content
 
