@@ -4,6 +4,12 @@ PRESET ?= quick
 BIN := .venv/bin
 STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
 
+# Where HOME cannot be written, caches go to the build folder.
+ifneq ($(shell test -w "$$HOME" && echo writable),writable)
+export HOME := $(CURDIR)/build/home
+$(shell mkdir -p "$(HOME)")
+endif
+
 .PHONY: help reproduce test test-cluster docs book student slides lab lint format clean
 .DEFAULT_GOAL := help
 

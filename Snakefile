@@ -30,7 +30,6 @@ PAPERMILL = (
 TARGETS = plan.targets(PRESET, DATASET, GROUP)
 READING, READ_FIRST = plan.representations(PRESET, DATASET, Path("."))
 os.environ["TQDM_DISABLE"] = "1"  # no bars in executed notebooks
-os.environ.pop("MPLBACKEND", None)  # notebooks show their pictures, whatever shells and scripts do
 
 
 def all_cores(wildcards):

@@ -85,6 +85,12 @@ def parameters(book):
     return {name: value for name, value in chosen.items() if name[0] != "_"}, cells
 
 
+def test_a_notebook_shows_its_pictures_whatever_the_environment_says_of_matplotlib():
+    for path in NOTEBOOKS:
+        before, imported, _ = path.read_text().partition("import matplotlib.pyplot")
+        assert not imported or before.endswith("%matplotlib inline\n"), path.name
+
+
 @pytest.mark.parametrize("stem", TRAINED_BY.values())
 def test_committed_configuration_is_the_one_that_would_run_today(stem):
     chosen, cells = parameters(nbformat.read(NOTEBOOKS[0].with_name(f"{stem}.ipynb"), 4))

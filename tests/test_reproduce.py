@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -150,6 +151,14 @@ def test_a_damaged_data_set_fails_alone(monkeypatch, capsys):
     assert not any(target.startswith("results/smoke/mnist") for target in targets)
     assert "mnist's runs are left out: train-images is altered" in capsys.readouterr().err
     plan._read.cache_clear()
+
+
+def test_caches_go_to_the_build_folder_where_home_cannot_be_written(tmp_path):
+    command = ["make", "-f", Path(__file__).parents[1] / "Makefile", "-p", "help"]
+    environment = os.environ | {"HOME": "/proc/none"}
+    said = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert f"HOME := {tmp_path}/build/home" in said.stdout
+    assert (tmp_path / "build" / "home").is_dir()
 
 
 BEGUN = """\
