@@ -122,6 +122,7 @@ def test_a_damaged_model_is_restored_from_the_last_checkpoint(two, folders, dama
         lambda content: content["measurements"].update(nll=float("nan")),
         lambda content: content["measurements"].pop("mpd"),
         lambda content: content["per_image"].update(nll=3),
+        lambda content: content["evaluation"].update(nll_images="../../x"),
         lambda content: content.update(history={}),
         lambda content: content.update(colour="red"),
         lambda content: content["config"].update(seed=-1),

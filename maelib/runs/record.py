@@ -22,6 +22,7 @@ REQUIRED = {  # whatever else there is
     "evaluation": {"version", "test_images", "nll_images", "nll_k", "binarisations"},
     "provenance": {"commit", "train_seconds"},
 }
+COUNTS = REQUIRED["evaluation"] | {"nll_k_all", "pair_batch", "collapse_images", "clustering_runs"}
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ def _check(record: Record) -> None:
     for part, names in REQUIRED.items():
         if missing := names - getattr(record, part).keys():
             raise ValueError(f"its {part} has no {min(missing)}")
+    for name in COUNTS & record.evaluation.keys():
+        if type(record.evaluation[name]) is not int:
+            raise ValueError(f"its {name} is not a whole number")
+    record.caption()  # fails where something is missing
     config, digest = record.config, record.data["digest"]
     named = record.data["name"] == config.data.name and record.name == config.name(digest)
     if not named or record.key != config.key(digest) or Path(record.name).name != record.name:
