@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -123,6 +124,7 @@ def _finish(
 ) -> Record:
     """Do and record what is left of the run; this process holds the lock of ``folder``."""
     remove_partials(folder)
+    shutil.rmtree(folder / "checkpoints" / ".part", ignore_errors=True)
     write_json(folder / "config.json", asdict(config))
     result = folder / "result.json"
     record = records.intact(result)  # another process may have just written it

@@ -79,7 +79,7 @@ def train(
     if compiled:
         state.model.compile()
     progress, multiply = state.progress, choose(precision, device)
-    first = progress.step
+    kept = progress.step  # in a checkpoint, which is never written twice
     step = Step(parallel.parallel(state.model), config.objective, settings, total, multiply)
     stream = batches(config, images, progress.step, per_epoch)
     begun, saved = time.monotonic() - progress.seconds, time.monotonic()
@@ -104,11 +104,11 @@ def train(
             decision = parallel.all_reduce_max(wish, progress.step)
             if decision:
                 save(state, store)
-                saved = time.monotonic()
+                saved, kept = time.monotonic(), progress.step
             if decision == STOP and progress.step < total:
                 how_far = f"step {progress.step} of {total}"
                 raise Interrupted(f"stopped at {how_far}; the same command continues.")
-    if progress.step > first:  # a checkpoint of this step is never replaced by itself
+    if progress.step > kept:
         save(state, store)
     return state.best, progress
 
