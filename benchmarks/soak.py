@@ -413,8 +413,8 @@ def soak(scale: float, number: int, folder: Path, only: str = "") -> Iterator[tu
     if only in ("", "strikes"):
         yield from strikes(scale, number, folder)
     if only in ("", "tests"):
-        counter, ignored = Tests(), "ignore::pytest.PytestAssertRewriteWarning"
-        pytest.main(["-q", "-m", "fault", "-W", ignored, str(ROOT / "tests")], [counter])
+        counter, plain = Tests(), ["-p", "no:jaxtyping", "-o", "addopts="]
+        pytest.main(["-q", "-m", "fault", *plain, str(ROOT / "tests")], [counter])
         yield from counter.rows.items()
 
 
