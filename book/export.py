@@ -18,6 +18,10 @@ from maelib.runs.pretrained import FOLDER
 
 SOURCES = Path(__file__).parent / "explorer"
 MODELS = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
+PAGE = (
+    "dom", "noise", "ask", "state", "posteriors", "pair", "walk", "digits", "samples", "map",
+    "start",
+)  # fmt: skip
 DIGITS, OFFERED = 200, 2  # test images on the map; of each class among those to pick from
 
 
@@ -34,15 +38,17 @@ def write(folder: Path) -> None:
 
 def script() -> str:
     """The page's script, which holds the worker's as a string."""
-    network, worker, page = (
-        (SOURCES / f"{name}.js").read_text(encoding="utf-8")
-        for name in ("network", "worker", "page")
-    )
-    thread = re.sub(r"^export ", "", network, flags=re.MULTILINE)
-    thread += re.sub(r"^import .*\n", "", worker, flags=re.MULTILINE)
     files = {name: f"{stem}.js" for name, stem in MODELS.items()}
     data = f"window.explorerData = {json.dumps({'files': files, 'models': {}})};\n"
-    return f"{data}(() => {{\nconst WORKER = {json.dumps(thread)};\n{page}}})();\n"
+    thread = joined("network", "worker")
+    return f"{data}(() => {{\nconst WORKER = {json.dumps(thread)};\n{joined(*PAGE)}}})();\n"
+
+
+def joined(*names: str) -> str:
+    """Modules as one script: each comes after those that it imports, and no two share a name."""
+    text = "".join((SOURCES / f"{name}.js").read_text(encoding="utf-8") for name in names)
+    text = re.sub(r"^import [^;]*;\n", "", text, flags=re.MULTILINE)
+    return re.sub(r"^export ", "", text, flags=re.MULTILINE)
 
 
 def digits() -> str:

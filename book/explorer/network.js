@@ -12,7 +12,14 @@ export function load(base64) {
   const tensors = {};
   const { __metadata__: metadata, ...entries } = header;
   const about = JSON.parse(metadata.maelib);
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(entries)) {
+  for (const [
+    name,
+    {
+      dtype,
+      shape,
+      data_offsets: [from, to],
+    },
+  ] of Object.entries(entries)) {
     const start = 8 + length + from;
     const size = dtype === "F16" ? 2 : 4;
     const data = new Float32Array((to - from) / size);
@@ -23,12 +30,27 @@ export function load(base64) {
     tensors[name] = { shape, data };
   }
   const network = about.config.network;
+  check(network);
   const model = { about, network, tensors };
   model.encoder = encoder(tensors);
   model.decoder = { pixelcnn: pixelcnn, resnet: resnet }[network.decoder](tensors);
   model.flow = network.prior === "flow" ? flow(tensors) : [];
   model.latent = network.latent;
   return model;
+}
+
+// The components that there are here. A file that names another one cannot be shown.
+const KNOWN = {
+  encoder: ["resnet"],
+  posterior: ["gaussian"],
+  prior: ["flow", "normal"],
+  decoder: ["pixelcnn", "resnet"],
+  z_path: ["input", undefined],
+};
+
+function check(network) {
+  for (const [part, names] of Object.entries(KNOWN))
+    if (!names.includes(network[part])) throw new Error(`${part} "${network[part]}" is not known`);
 }
 
 function half(bits) {
@@ -55,7 +77,8 @@ function layer(tensors, name, mask = () => true) {
     let square = 0;
     for (let i = 0; i < each; i++) if (mask(o, i)) square += data[o * each + i] ** 2;
     const scale = gain[o] / Math.sqrt(Math.max(square, 1e-12));
-    for (let i = 0; i < each; i++) if (mask(o, i)) weight[o * each + i] = data[o * each + i] * scale;
+    for (let i = 0; i < each; i++)
+      if (mask(o, i)) weight[o * each + i] = data[o * each + i] * scale;
   }
   return { shape, weight, bias: tensors[`${name}.bias`].data };
 }
@@ -333,7 +356,15 @@ function channelsLast(weight, [outputs, inputs, rows, k]) {
 }
 
 // The masked layer's inputs at all pixels so far, with a border of zeros above and at the sides.
-function cache({ inputs, masked: { shape: [, , rows, k] } }, size) {
+function cache(
+  {
+    inputs,
+    masked: {
+      shape: [, , rows, k],
+    },
+  },
+  size,
+) {
   const width = size + k - 1;
   return { width, data: new Float32Array((size + rows - 1) * width * inputs) };
 }
