@@ -93,7 +93,9 @@ def run_line(path: Path, book: nbformat.NotebookNode, repository: str) -> str:
         )
         install = f'`!pip install "maelib[notebooks] @ git+{repository}"`'
         ways.append(f"[open in Colab]({colab}) (begin with {install})")
-    made = f"The outputs were made with Python {book.metadata.language_info.version}"
+    made = "The outputs were made"
+    if version := book.metadata.get("language_info", {}).get("version"):
+        made += f" with Python {version}"
     if commit := git("log", "-1", "--format=%h %cs", "--", str(path)):
         name, date = commit.split()
         name = f"[{name}]({repository}/commit/{name})" if repository else f"`{name}`"
@@ -106,11 +108,12 @@ def api_pages() -> dict[str, str]:
     found = pkgutil.walk_packages(maelib.__path__, "maelib.")
     private = ("._", "maelib.internal")
     names = [module.name for module in found if not any(part in module.name for part in private)]
+    members = "   :members:\n   :undoc-members:\n"
     pages = {
-        f"api/{name}.rst": f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n   :members:\n"
+        f"api/{name}.rst": f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n{members}"
         for name in ["maelib", *names]
     }
-    listing = "\n".join(["maelib", *names])
+    listing = "\n".join(["maelib", *(f"{n.removeprefix('maelib.')} <{n}>" for n in names)])
     head = "# API\n\nThe public names of each module. Shapes stand in the signatures.\n\n"
     pages["api/index.md"] = f"{head}```{{toctree}}\n:maxdepth: 1\n\n{listing}\n```\n"
     return pages

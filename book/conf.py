@@ -29,7 +29,9 @@ myst_heading_anchors = 3
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "round"
 
+autodoc_inherit_docstrings = False
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "signature"
 maximum_signature_line_length = 80
 

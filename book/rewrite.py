@@ -1,10 +1,13 @@
 """What the notebooks and docs write for Jupyter and GitHub, rewritten as a book writes it.
 
 - ``<a id="x"></a>`` becomes a target that pages link to.
+- A formula with a ``\\tag`` becomes an equation, of several lines if need be.
 - "Eq. (4)" becomes a link to that equation, and "(Germain et al., 2015)" a citation.
-- A displayed equation that "*Proof.*" follows becomes a theorem with its proof.
-- A numbered list under "Exercises" and the one in "<details><summary>Solutions" become exercises
-  with folded solutions.
+- The equation under a heading with "Theorem 1" becomes that theorem, a paragraph "**Result.** ..."
+  a proposition, and "*Proof.* ... $\\square$" its proof.
+- Exercises have folded solutions. They are either a numbered list under "Exercises" with another in
+  "<details><summary>Solutions", or "**1 · Kind.** ..." with "<details><summary>Solution 1". A cell
+  of code with a solution is folded, too.
 """
 
 import re
@@ -28,9 +31,15 @@ EXERCISES = re.compile(
     r"<details><summary>Solutions</summary>\n(?P<solutions>.*?)</details>",
     re.MULTILINE | re.DOTALL,
 )
-THEOREM = re.compile(
-    r"(?P<claim>\$\$(?:(?!\$\$).)+\$\$)\n\n\*Proof\.\* (?P<proof>.*?)\s*\$\\square\$", re.DOTALL
+DIRECTIVE = re.compile(
+    r"^:+\{exercise\} ([^\n]+)\n:label: (\S+)\n:nonumber:\n\n(.+?)\n::::$", re.MULTILINE | re.DOTALL
 )
+TASK = re.compile(r"^\*\*(\d+) · ([^*]+?)\.?\*\*(.*?)(?=^\*\*\d+ · |\Z)", re.MULTILINE | re.DOTALL)
+SOLUTION = re.compile(r"<details><summary>Solution (\d+)</summary>\n(.*?)</details>", re.DOTALL)
+TAGGED = re.compile(r"^\$\$((?:(?!\$\$).)*\\tag\{\d+\})\$\$$", re.MULTILINE | re.DOTALL)
+THEOREM = re.compile(r"^## .*\bTheorem (\d+)\b", re.MULTILINE)
+RESULT = re.compile(r"^\*\*Result\.\*\* (.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+PROOF = re.compile(r"^\*Proof\.\* ((?:(?!\*Proof).)*?)\s*\$\\square\$", re.MULTILINE | re.DOTALL)
 
 
 def prose(text: str) -> str:
@@ -41,7 +50,8 @@ def prose(text: str) -> str:
 
 
 def linked(text: str) -> str:
-    """ "Eq. (4)" as a link, and so each number of "Eqs. (5) and (8)"."""
+    """ "Eq. (4)" and "Theorem 1" as links, and so each number of "Eqs. (5) and (8)"."""
+    text = re.sub(r"\bTheorem (\d+)\b", r"[Theorem \1](#theorem-\1)", text)
     text = re.sub(r"\bEq\. \((\d+)\)", r"[Eq. (\1)](#eq-\1)", text)
     numbers = r"\bEqs\. (\(\d+\)(?:(?:, | and | to |-)\(\d+\))+)"
     return re.sub(numbers, lambda m: "Eqs. " + re.sub(r"\((\d+)\)", r"[(\1)](#eq-\1)", m[1]), text)
@@ -56,44 +66,70 @@ def cited(text: str) -> str:
 
 
 def notebook(book: nbformat.NotebookNode, stem: str, run_line: str) -> None:
-    """Rewrite a notebook's text in place, with ``run_line`` under its title."""
+    """Rewrite a notebook in place, with ``run_line`` under its title."""
     texts = [cell for cell in book.cells if cell.cell_type == "markdown"]
     for cell in texts:
         text = re.sub(r'^<a id="([^"]+)"></a>$', r"(\1)=", cell.source, flags=re.MULTILINE)
-        text = THEOREM.sub(_theorem, text)
-        cell.source = prose(EXERCISES.sub(lambda found: _exercises(found, stem[:2]), text))
+        text = prose(exercises(theorems(text), stem[:2]))
+        cell.source = TAGGED.sub(r"\\begin{equation*}\n\1\n\\end{equation*}", text)
     title, _, rest = texts[0].source.partition("\n")
     texts[0].source = f"{title}\n\n{run_line}\n{rest}"
+    for cell in book.cells:
+        if cell.cell_type == "code" and "### BEGIN SOLUTION" in cell.source:
+            cell.metadata["tags"] = [*cell.metadata.get("tags", []), "hide-input"]
+            cell.metadata["mystnb"] = {"code_prompt_show": "Show the solution"}
+
+
+def theorems(text: str) -> str:
+    """A cell's theorem, proposition and proof as directives."""
+    if found := THEOREM.search(text):
+        wrap = rf":::{{prf:theorem}}\n:label: the-theorem-{found[1]}\n\n\g<0>\n:::"
+        text = TAGGED.sub(wrap, text, count=1)
+    text = RESULT.sub(r":::{prf:proposition}\n\1\n:::", text)
+    return PROOF.sub(r":::{prf:proof}\n\1 $\\square$\n:::", text)
+
+
+def exercises(text: str, number: str) -> str:
+    """A cell's exercises and solutions as directives; ``number`` is the notebook's."""
+
+    def of_lists(found: re.Match) -> str:
+        solutions = dict(ITEM.findall(found["solutions"]))
+        parts = ["## Exercises", found["before"].strip()]
+        for n, task in ITEM.findall(found["tasks"]):
+            parts.append(exercise(n, "", task))
+            parts += [solution(n, solutions[n])] if n in solutions else []
+        return "\n\n".join(part for part in parts if part)
+
+    def exercise(n: str, kind: str, task: str) -> str:
+        title = f"{int(number)}.{n}" + (f" · {kind}" if kind else "")
+        head = f"::::{{exercise}} {title}\n:label: exercise-{number}-{n}\n:nonumber:"
+        return f"{head}\n\n{_dedent(task)}\n::::\n"
+
+    def solution(n: str, answer: str) -> str:
+        head = f"::::{{solution}} exercise-{number}-{n}\n:class: dropdown"
+        return f"{head}\n\n{_dedent(answer)}\n::::\n"
+
+    text = EXERCISES.sub(of_lists, text)
+    text = SOLUTION.sub(lambda found: solution(*found.groups()), text)
+    return TASK.sub(lambda found: exercise(*found.groups()), text)
 
 
 def exercises_page(books: dict[str, nbformat.NotebookNode]) -> str:
-    """The exercises of all notebooks in one list."""
-    lines = ["# All exercises", "", "Each leads to its notebook, where its solution is folded.", ""]
+    """The exercises of all notebooks in one list; each leads to its place."""
+    lines = ["# All exercises", "", "The solutions are in the notebooks, folded.", ""]
     for stem, book in books.items():
         text = "\n".join(cell.source for cell in book.cells if cell.cell_type == "markdown")
-        labels = re.findall(r"^:label: (exercise-[\d-]+)$", text, re.MULTILINE)
-        if labels:
+        if found := DIRECTIVE.findall(text):
             lines += [f"## [](../notebooks/{stem}.ipynb)", ""]
-            lines += [f"- {{ref}}`{label}`" for label in labels] + [""]
+            lines += [
+                f"[**{title}**](#{label})\n: {_indent(task)}\n" for title, label, task in found
+            ]
     return "\n".join(lines)
 
 
-def _theorem(found: re.Match) -> str:
-    theorem = f":::{{prf:theorem}}\n:label: theorem\n\n{found['claim']}\n:::\n"
-    return f"{theorem}\n:::{{prf:proof}}\n{found['proof']} $\\square$\n:::"
-
-
-def _exercises(found: re.Match, number: str) -> str:
-    solutions = dict(ITEM.findall(found["solutions"]))
-    parts = ["## Exercises", found["before"].strip()]
-    for n, task in ITEM.findall(found["tasks"]):
-        label = f"exercise-{number}-{n}"
-        head = f"::::{{exercise}} {int(number)}.{n}\n:label: {label}\n:nonumber:"
-        parts.append(f"{head}\n\n{_dedent(task)}\n::::")
-        if n in solutions:
-            head = f"::::{{solution}} {label}\n:class: dropdown"
-            parts.append(f"{head}\n\n{_dedent(solutions[n])}\n::::")
-    return "\n\n".join(part for part in parts if part)
+def _indent(text: str) -> str:
+    """Text of a notebook as an item of a list on another page."""
+    return re.sub(r"\]\((?=\d\d_)", "](../notebooks/", text.replace("\n", "\n  "))
 
 
 def _dedent(item: str) -> str:
