@@ -1,15 +1,65 @@
-"""The site: it builds without a warning, and holds what a reader is promised."""
+"""The site: it builds without a warning, holds what a reader is promised, and works in a browser.
 
+The tests of the second half drive Chromium or Chrome without a window. Without either they are
+skipped. They open the pages from the disk, which allows less than a server does.
+"""
+
+import base64
+import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
+
+import maelib
+from maelib.config import resolve
+from maelib.measure import sampling
+from maelib.model import build, initialise
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = "https://github.com/someone/maelib"
+WIDTHS = (1280, 390)
+# A page's elements that stick out of it, and its formulas that are not typeset.
+OVERFLOW = """() => {
+  const page = document.documentElement;
+  return page.scrollWidth > page.clientWidth + 1 ? [page.scrollWidth, page.clientWidth] : null;
+}"""
+UNTYPESET = """async () => {
+  await window.MathJax?.startup?.promise;
+  const formulas = [...document.querySelectorAll(".math")];
+  const good = (f) => f.querySelector("mjx-container") && !f.querySelector("[data-mjx-error]");
+  return formulas.filter((f) => !good(f)).map((f) => f.textContent);
+}"""
+# Texts whose contrast with the background is too low (WCAG 2.1, 1.4.3).
+FAINT = """() => {
+  const parse = (c) => c.match(/[\\d.]+/g).map(Number);
+  const over = (top, under) => {
+    const a = top[3] ?? 1;
+    return [0, 1, 2].map((i) => a * top[i] + (1 - a) * under[i]);
+  };
+  const back = (e) => e
+    ? over(parse(getComputedStyle(e).backgroundColor), back(e.parentElement))
+    : [255, 255, 255];
+  const light = (c) => c.slice(0, 3)
+    .map((v) => ((v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const texts = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+  const shown = [...document.querySelectorAll("article *:not(.headerlink)")]
+    .filter((e) => e.offsetParent && texts(e));
+  const ratio = (e) => {
+    const under = back(e);
+    const [a, b] = [light(over(parse(getComputedStyle(e).color), under)), light(under)];
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  };
+  const faint = shown.filter((e) => ratio(e) < 4.5);
+  return faint.map((e) => `${e.tagName}.${e.className}: ${e.textContent}`);
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -48,6 +98,7 @@ def test_equation_can_be_linked(site, number):
 def test_theorem_exercises_and_sources_are_those_of_a_book(site):
     lesson = read(site / "notebooks" / "02_mutual_posterior_divergence.html")
     assert "proof theorem" in lesson
+    assert 'href="#theorem-1"' in lesson
     assert re.search(r'class="[^"]*dropdown[^"]*solution|class="solution[^"]*dropdown', lesson)
     networks = read(site / "notebooks" / "03_networks.html")
     assert "Germain <em>et al.</em>" in networks
@@ -65,3 +116,170 @@ def test_pages_load_nothing_from_another_host(site):
     loaded = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)="(https?:[^"]+)')
     found = {page.name: loaded.findall(read(page)) for page in site.rglob("*.html")}
     assert {name: links for name, links in found.items() if links} == {}
+
+
+@pytest.fixture
+def open_page(site, chromium):
+    """Opens a page of the site; what a reader should not meet is collected in ``troubles``."""
+    contexts = []
+
+    def open_page(name, width=WIDTHS[0], scheme="light"):
+        contexts.append(
+            chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        )
+        page = contexts[-1].new_page()
+        page.troubles = []
+        page.on("console", lambda m: m.type == "error" and page.troubles.append(m.text))
+        page.on("pageerror", lambda error: page.troubles.append(str(error)))
+        page.on("requestfailed", lambda request: page.troubles.append(request.url))
+        page.on("request", lambda r: r.url.startswith("http") and page.troubles.append(r.url))
+        page.goto((site / name).as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def explorer(open_page):
+    """The explorer, ready for its reader."""
+    page = open_page("pages/explorer.html")
+    page.evaluate("explorer.ready")
+    assert page.text_content("#explorer-status") == "Ready."
+    return page
+
+
+def ask(page, job, **rest):
+    """What the explorer's worker answers, arrays as lists."""
+    plain = "(key, value) => (ArrayBuffer.isView(value) ? Array.from(value) : value)"
+    script = f"([job, rest]) => explorer.ask(job, rest).then((v) => JSON.stringify(v, {plain}))"
+    return json.loads(page.evaluate(script, [job, rest]))
+
+
+def test_every_page_is_whole_in_a_browser(site, open_page):
+    page, faults = open_page("index.html"), {}
+    for path in sorted(set(site.rglob("*.html")) - set(site.rglob("_static/**/*.html"))):
+        page.goto(path.as_uri())
+        found = page.troubles + page.evaluate(UNTYPESET)
+        for width in WIDTHS:
+            page.set_viewport_size({"width": width, "height": 900})
+            found += [f"{width}: {wide}" for wide in [page.evaluate(OVERFLOW)] if wide]
+        if found:
+            faults[path.name] = found
+        page.troubles = []
+    assert faults == {}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    "name", ["index", "notebooks/02_mutual_posterior_divergence", "docs/results", "pages/explorer"]
+)
+def test_texts_are_legible(name, scheme, open_page):
+    page = open_page(f"{name}.html", scheme=scheme)
+    if "explorer" in name:
+        page.evaluate("explorer.ready")
+    assert page.get_attribute("html", "data-theme") == scheme
+    assert page.evaluate(FAINT) == []
+
+
+MODELS = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
+
+
+def agrees(page, model, name):
+    """Whether a model in the browser and one in PyTorch give the same numbers and pixels."""
+    x = (torch.rand(1, 1, 28, 28) > 0.8).float()
+    uniform = torch.rand(1, 1, 28, 28)
+    noise = torch.randn(1, model.prior.latent)
+    numbers = {"atol": 1e-3, "rtol": 1e-3}
+    with torch.no_grad():
+        (mu, logvar), z = model.encode(x), model.prior.inverse(noise)
+        output = model.decoder(z, x)
+    theirs = ask(page, "encode", model=name, images=[x.flatten().tolist()])[0]
+    torch.testing.assert_close(torch.tensor([theirs["mu"]]), mu, **numbers)
+    torch.testing.assert_close(torch.tensor([theirs["logvar"]]), logvar, **numbers)
+    code = ask(page, "prior", model=name, noise=noise[0].tolist())
+    torch.testing.assert_close(torch.tensor([code]), z, **numbers)
+    code, image = z[0].tolist(), x.flatten().tolist()
+    found = torch.tensor(ask(page, "logits", model=name, code=code, image=image))
+    torch.testing.assert_close(found, output.flatten(), **numbers)
+    for temperature, numbers in ((1, uniform), (0, torch.full_like(uniform, 0.5))):
+        item = {"model": name, "code": code, "temperature": temperature}
+        item["uniform"] = uniform.flatten().tolist()
+        drawn = ask(page, "draw", items=[item], pause=0)[0]
+        assert drawn == sampling.decode(model.decoder, z, numbers).flatten().tolist()
+
+
+def test_explorer_computes_what_torch_does(explorer):
+    for name, file in MODELS.items():
+        agrees(explorer, maelib.load(file), name)
+
+
+def test_explorer_takes_every_size_from_the_file(explorer, tmp_path):
+    sizes = {"latent": 5, "channels": 6, "encoder_channels": (3, 4, 5), "encoder_hidden": 7}
+    for decoder in ("pixelcnn", "resnet"):
+        config = resolve("quick", "mnist", decoder=decoder, flow_pairs=1, flow_hidden=9, **sizes)
+        model = build(config.network).eval()
+        initialise(model, (torch.rand(50, 1, 28, 28) > 0.8).float(), torch.randn(50, 5))
+        header = {"run": "another", "config": asdict(config)}
+        save_file(model.state_dict(), tmp_path / decoder, {"maelib": json.dumps(header)})
+        content = base64.b64encode((tmp_path / decoder).read_bytes()).decode()
+        assert ask(explorer, "load", model=decoder, base64=content)["latent"] == 5
+        agrees(explorer, model, decoder)
+
+
+def pictures(page):
+    """The pixels of all pictures, by their names."""
+    script = """() => Object.fromEntries([...document.querySelectorAll("canvas[aria-label]")].map(
+      (c) => [c.ariaLabel, c.getContext("2d").getImageData(0, 0, 28, 28).data.join()]))"""
+    return page.evaluate(script)
+
+
+def test_swapped_codes_change_pixels_and_are_swapped_back(explorer):
+    before = pictures(explorer)
+    explorer.focus("#ex-swap")
+    explorer.keyboard.press("Enter")
+    explorer.wait_for_function("document.querySelector('.ex-changes').textContent !== '–'")
+    after = pictures(explorer)
+    for model in MODELS:
+        assert before[f"Picture 1 of {model}"] != after[f"Picture 1 of {model}"]
+    assert "Pixels that the swap changed" in explorer.text_content("#explorer-status")
+    explorer.keyboard.press("Enter")
+    explorer.wait_for_function("document.querySelector('#ex-swap').ariaPressed === 'false'")
+    explorer.evaluate("explorer.settled()")
+    assert pictures(explorer) == before
+
+
+def test_explorer_is_used_by_keyboard(explorer):
+    explorer.focus("[name=ex-digit-0]:checked")
+    explorer.keyboard.press("ArrowRight")
+    explorer.wait_for_function(
+        "document.querySelector('#explorer-status').textContent.startsWith('Digit 1 is')"
+    )
+    drawing = explorer.locator(".ex-pad")
+    drawing.focus()
+    for key in ("Space", "ArrowDown", "Space", "ArrowDown", "Space"):
+        explorer.keyboard.press(key)
+    explorer.get_by_role("button", name="Use the drawing").press("Enter")
+    explorer.evaluate("explorer.settled()")
+    assert sum(explorer.evaluate("Array.from(explorer.state.chosen[0])")) == 3
+    explorer.locator(".ex-map").focus()
+    for key in ("ArrowRight", "Enter"):
+        explorer.keyboard.press(key)
+    explorer.evaluate("explorer.settled()")
+    assert sum(explorer.evaluate("Array.from(explorer.state.chosen[0])")) > 3
+    explorer.get_by_role("slider", name="From digit 1").press("End")
+    explorer.get_by_role("button", name="Draw samples").press("Enter")
+    explorer.wait_for_function(
+        "document.querySelector('#explorer-status').textContent.includes('new samples')"
+    )
+    assert explorer.troubles == []
+
+
+def test_explorer_names_everything_for_a_screen_reader(explorer):
+    unnamed = """() => {
+      const all = document.querySelectorAll(".explorer :is(input, select, button, canvas, svg)");
+      const name = (e) => e.ariaLabel || e.labels?.[0]?.textContent.trim() || e.textContent.trim();
+      return [...all].filter((e) => !name(e) && e.ariaHidden !== "true").map((e) => e.outerHTML);
+    }"""
+    assert explorer.evaluate(unnamed) == []
