@@ -26,7 +26,7 @@ ROOT = HERE.parent
 # The order of the contents; a page stands under the first pattern that fits it.
 PARTS = {
     "The course": ["pages/explorer", "docs/teaching", "notebooks/*", "pages/exercises"],
-    "Results": ["docs/reproduction", "docs/results", "docs/zoo*", "docs/benchmarks"],
+    "Results": ["docs/reproduction", "docs/zoo*", "docs/benchmarks"],
     "Guides": ["docs/*", "CONTRIBUTING"],
     "Reference": ["api/index", "pages/glossary", "pages/bibliography"],
 }

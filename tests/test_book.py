@@ -173,7 +173,8 @@ def test_every_page_is_whole_in_a_browser(site, open_page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
-    "name", ["index", "notebooks/02_mutual_posterior_divergence", "docs/results", "pages/explorer"]
+    "name",
+    ["index", "notebooks/02_mutual_posterior_divergence", "docs/reproduction", "pages/explorer"],
 )
 def test_texts_are_legible(name, scheme, open_page):
     page = open_page(f"{name}.html", scheme=scheme)
