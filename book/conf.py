@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 from importlib.resources import files
+from itertools import groupby
 from pathlib import Path
 
 import sphinxcontrib.bibtex.plugin
@@ -71,12 +72,25 @@ def copy_mathjax(app, error):
 
 
 def escape(app, what, name, obj, options, lines):
-    """Docstrings are plain text with ``code``: no other character has a meaning."""
+    """Docstrings are plain text with ``code`` and lists: nothing else has a meaning."""
+    paragraphs = [
+        list(group) for blank, group in groupby(lines, lambda line: not line.strip()) if not blank
+    ]
+    lines[:] = [line for part in paragraphs for line in [*laid_out(part), ""]]
     for i, line in enumerate(lines):
-        pieces = re.split(r"(``.*?``)", line)
+        start, rest = re.match(r"(\| |- )?(.*)", line).groups(default="")
+        pieces = re.split(r"(``.*?``)", rest)
         pieces[::2] = [re.sub(r"([\\*|`]|_\b)", r"\\\1", piece) for piece in pieces[::2]]
-        line = "".join(pieces)
-        lines[i] = re.sub(r"\bEq\. \((\d+)\)", r":ref:`Eq. (\1) <eq-\1>`", line)
+        lines[i] = re.sub(r"\bEq\. \((\d+)\)", r":ref:`Eq. (\1) <eq-\1>`", start + "".join(pieces))
+
+
+def laid_out(paragraph):
+    """A paragraph of a docstring; one with indented lines that is no list keeps its lines."""
+    if all(line.startswith(("- ", " ")) for line in paragraph):
+        return [line if line.startswith("- ") else f"  {line.strip()}" for line in paragraph]
+    if any(line.startswith(("- ", " ")) for line in paragraph):
+        return [f"| {line}" for line in paragraph]
+    return paragraph
 
 
 class Round(AuthorYearReferenceStyle):
