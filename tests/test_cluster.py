@@ -69,10 +69,10 @@ def run_again(project, seconds):
 
 
 def check(project, process, before):
-    """The sweep has ended well, no step was done twice, and the tables are as before."""
+    """The sweep has ended well, no step but the one cut short was done twice, same tables."""
     said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
-    assert len(steps(project)) == len(set(steps(project))) > 3
+    assert 3 < len(set(steps(project))) >= len(steps(project)) - 1
     assert tables(project) == before
 
 
