@@ -179,7 +179,7 @@ def test_a_convolutional_step_depends_only_on_positions_before(flow, reverse):
 def test_dense_encoder_has_the_published_widths_and_bounded_logvar():
     net = model.build(config.resolve("paper", "cifar10", channels=4).network)
     assert [block.outputs for block in net.encoder.blocks] == [48, 96, 192]
-    mu, logvar = net.encode(1000 * torch.randn(2, 3, 32, 32))
+    mu, logvar = net.posterior(net.encoder(1000 * torch.randn(2, 3, 32, 32)))
     assert mu.shape == logvar.shape == (2, 1024)
     assert logvar.abs().max() <= 7
 

@@ -82,13 +82,14 @@ def train_arguments(out, *more):
 
 
 def test_torchrun_trains_the_run_that_one_process_trains(tmp_path):
-    done = torchrun("-m", "maelib", *train_arguments(tmp_path / "two"))
+    arguments = train_arguments(tmp_path / "two", "--precision", "float32")
+    done = torchrun("-m", "maelib", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("nll_k = 8") == 1
     two = json.loads(next((tmp_path / "two").glob("smoke/*/result.json")).read_text())
     assert two["provenance"]["processes"] == 2
     c = config.resolve("smoke", "digits", objective="vlae")
-    one, _, _ = run(c, out_dir=tmp_path / "one", log=lambda _: None)
+    one, _, _ = run(c, out_dir=tmp_path / "one", log=lambda _: None, precision="float32")
     assert two["name"] == one.name
     for name in ("re", "kl", "nll", "mpd"):
         assert two["measurements"][name] == pytest.approx(one.measurements[name], rel=1e-3)
@@ -96,7 +97,7 @@ def test_torchrun_trains_the_run_that_one_process_trains(tmp_path):
 
 def test_ranks_stop_together_and_go_on(tmp_path):
     arguments = train_arguments(tmp_path, "--epochs", "6", "--max-minutes")
-    stopped = torchrun("-m", "maelib", *arguments, "0")
+    stopped = torchrun("-m", "maelib", *arguments, "1e-9")
     assert "stopped at step 10 of 30" in stopped.stderr
     checkpoints = next(tmp_path.glob("smoke/*/checkpoints"))
     assert [path.name for path in checkpoints.iterdir()] == ["step-00000010"]

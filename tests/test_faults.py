@@ -189,8 +189,8 @@ def test_a_damaged_progress_is_listed_as_such(tmp_path, content):
 def test_nan_at_step_n_changes_nothing_and_is_named(digits, tmp_path, monkeypatch, term):
     honest, calls = MAE.__call__, []
 
-    def poisoned(self, outputs):
-        terms = honest(self, outputs)
+    def poisoned(self, outputs, progress):
+        terms = honest(self, outputs, progress)
         calls.append(1)
         if len(calls) != 3:
             return terms

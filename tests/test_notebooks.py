@@ -155,7 +155,7 @@ def test_slides_load_nothing_from_the_network():
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.stem)
-@pytest.mark.parametrize("objective", config.OBJECTIVES)
+@pytest.mark.parametrize("objective", ["mae", "vlae", "vae", "bn"])
 def test_training_notebook_runs_at_smoke(path, objective, tmp_path):
     common = dict(preset="smoke", dataset="digits", out_dir="runs", more={"latent": 16})
     book = execute(path, tmp_path, objective=objective, **common)
