@@ -105,7 +105,7 @@ def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkey
     fails.write_text('#!/bin/sh\necho "$@"\nexit 1\n')
     fails.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(fails))
-    assert reproduce._reproduce("smoke", "digits", [], tmp_path) == 1
+    assert reproduce._reproduce("smoke", "digits", "paper", [], tmp_path) == 1
     made, reported = (tmp_path / "build" / "reproduce.log").read_text().splitlines()
     assert made.startswith("-m snakemake --cores all")
     assert reported.startswith("-m snakemake report")
@@ -119,7 +119,7 @@ def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
     stubborn.chmod(0o755)
     code = (
         "import sys, pathlib; from maelib.workflow import reproduce; sys.executable = sys.argv[1]\n"
-        "sys.exit(reproduce._reproduce('smoke', 'digits', [], pathlib.Path(sys.argv[2])))"
+        "sys.exit(reproduce._reproduce('smoke', 'digits', 'paper', [], pathlib.Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, str(stubborn), str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
