@@ -154,8 +154,8 @@ def test_max_minutes_stops_and_saves(digits, tmp_path):
 
 @pytest.mark.fault("NaN at step n")
 def test_nan_stops_with_step_and_term(digits, tmp_path, monkeypatch):
-    def poisoned(self, outputs, honest=MAE.__call__):
-        terms = honest(self, outputs)
+    def poisoned(self, outputs, progress, honest=MAE.__call__):
+        terms = honest(self, outputs, progress)
         bad = terms.kl * float("nan")
         return replace(terms, kl=bad, loss=terms.loss + bad)
 

@@ -14,7 +14,7 @@ from maelib.nets.priors import FlowPrior
 from maelib.runs import monitor
 from maelib.runs.run import run
 from maelib.training import loop, precision
-from maelib.training.state import start
+from maelib.training.state import Progress, start
 from maelib.training.step import Step, train_step
 
 CPU = torch.device("cpu")
@@ -106,7 +106,7 @@ def test_tensorboard_is_written_where_it_is_installed_and_silent_elsewhere(tmp_p
 
 def test_progress_says_how_long_is_left(tmp_path):
     write = monitor.progress_writer(tmp_path)
-    write(11, 20, 3.0, 90.0)
+    write(Progress(step=11, seconds=3.0, best_elbo=90.0), 20)
     seen = json.loads((tmp_path / "progress.json").read_text())
     assert (seen["step"], seen["total"], seen["best_elbo"]) == (11, 20, 90.0)
     assert seen["seconds_left"] >= 0

@@ -5,12 +5,14 @@ scikit-learn's.
 """
 
 import statistics
+import warnings
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64, UInt8
 from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import normalized_mutual_info_score, pairwise_distances_argmin
 from sklearn.neighbors import KNeighborsClassifier
@@ -81,7 +83,10 @@ def cluster(
     way); ``_majority`` from most of its training samples; ``_hungarian`` matches clusters and
     classes one to one on the training samples, surplus clusters going unmatched.
     """
-    fitted = KMeans(k, n_init=1, random_state=seed).fit(train)
+    with warnings.catch_warnings():
+        # Codes that are all the same, as a collapsed encoder's, have fewer clusters than asked.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = KMeans(k, n_init=1, random_state=seed).fit(train)
     nearest = train_labels[pairwise_distances_argmin(fitted.cluster_centers_, train)]
     counts = contingency(fitted.labels_, train_labels, k)
     matched = np.full(k, -1)
