@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 
 from maelib.workflow.plan import TUTORIALS
@@ -186,9 +187,12 @@ def test_killed_and_started_again_gives_the_same_tables(copied, finished):
     while not list(run.glob("checkpoints/step-*")) and process.poll() is None:
         time.sleep(0.02)
     time.sleep(random.uniform(0, 0.5))
-    os.killpg(process.pid, signal.SIGKILL)
+    # The workflow is a group of its own, and so is each kernel: all of them die.
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
     process.communicate()
-    time.sleep(2)  # A kernel is not in the group; it ends itself when its parent is gone.
+    psutil.wait_procs(family[1:], timeout=30)
     said, status = reproduce(copied)
     assert status == 0, said
     assert tables(copied) == tables(finished)
