@@ -82,11 +82,10 @@ def larger_presets() -> str:
 
 
 def main_rows(names: list[str]) -> str:
-    """Rows of Table 4 at the largest preset that has all of them; its seeds."""
+    """Rows of Table 4 at the largest preset that has all of them, and their protocol."""
     for preset in reversed(ORDER):
         if of("mnist", preset) and "not run" not in (table := beside_paper(preset, names)):
-            seeds = sorted({r.config.seed for r in of("mnist", preset)})
-            return f"{table}\n\nPreset: {preset}; seeds: {', '.join(map(str, seeds))}."
+            return f"{table}\n\n{tables.caption(of('mnist', preset))}"
     return NOTHING
 
 
