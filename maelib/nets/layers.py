@@ -20,7 +20,7 @@ from maelib.internal.shapes import AnyShape, Maps, OtherMaps, ResizedMaps
 
 Kernel = tuple[int, int]  # rows and columns
 Result = TypeVar("Result")
-WORTH_COMPILING = 2**21  # elements of feature maps that repay the seconds of compiling a kernel
+WORTH_COMPILING = 2**20  # elements of feature maps that repay the seconds of compiling a kernel
 
 
 class WeightNorm(nn.Module):
