@@ -107,6 +107,23 @@ def add_options(name: str, command: argparse.ArgumentParser) -> None:
     if others:
         about = "what else it is made with (default: as the preset, objective or run has it)"
         add_arguments(command.add_argument_group(about), *others)
+    if name == "train":
+        command.epilog = _tuned()
+        command.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def _tuned() -> str:
+    """Every objective of the zoo with the options that tune it."""
+    from maelib.experiments import ZOO
+
+    flags = {}
+    for e in (e for tries in ZOO.values() for e in tries):
+        flags.setdefault(e.objective, {}).update(dict.fromkeys(e.options.keys() - {"prior"}))
+    lines = [
+        f"  {name:<20} {' '.join('--' + o.replace('_', '-') for o in sorted(own)) or 'none'}"
+        for name, own in flags.items()
+    ]
+    return "\n".join(["objectives, and the options that tune each:", *lines])
 
 
 def _train(chosen: Chosen, how: How, **given: object) -> None:

@@ -1,16 +1,29 @@
-"""Every objective there is trains, continues where it stopped, is measured and draws an image."""
+"""Every objective there is trains, continues where it stopped, is measured and draws an image.
+
+The zoo's table shows of each remedy the best try, and says what has not been run.
+"""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
 from maelib import config
+from maelib.cli import parser
 from maelib.data import dataset
+from maelib.experiments import ZOO
 from maelib.internal import rng
 from maelib.measure import evaluation, sampling
 from maelib.objectives import OBJECTIVES
+from maelib.report import tables, zoo
+from maelib.runs.run import run
 from maelib.training.loop import Interrupted, train
 
 CPU = torch.device("cpu")
+
+
+def silent(_):
+    pass
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -31,3 +44,37 @@ def test_a_remedy_trains_resumes_exactly_and_is_measured(name, tmp_path):
     assert evaluation.elbo_terms(model, x).kl.isfinite().all()
     if name in ("bn", "skip", "small-kernel", "vamp"):
         assert sampling.sample(model, 1, rng.generator(0, "z")).shape == (1, 1, 28, 28)
+
+
+def test_the_table_has_the_best_try_of_each_remedy(tmp_path):
+    tries = ZOO["BN-VAE"]
+    config_of = tries[0].config("smoke", "digits")
+    made, _, _ = run(config_of, device="cpu", out_dir=tmp_path, log=silent)
+
+    def record(e, seed, elbo, nll):
+        history = [{"val_elbo": elbo + 1.0}, {"val_elbo": float(elbo)}]
+        config = e.config("smoke", "digits", seed)
+        measured = made.measurements | {"nll": nll}
+        return replace(made, config=config, history=history, measurements=measured)
+
+    runs = [
+        record(tries[0], 0, 90, 5.0),
+        record(tries[1], 0, 80, 1.0),
+        record(tries[1], 1, 82, 3.0),
+    ]
+    table = zoo.table(runs).set_index("remedy")
+    row = table.loc["BN-VAE"]
+    assert (row["try"], row["seeds"], row["tries"]) == (tries[1].label, 2, "2 of 3")
+    assert row["nll"] == "2.00 ± 1.41"
+    assert (table.drop(index="BN-VAE")[list(zoo.MEASURES)] == tables.NOT_RUN).all(axis=None)
+    assert list(table.index) == list(ZOO)
+
+
+def test_help_names_the_options_of_every_remedy(capsys):
+    with pytest.raises(SystemExit):
+        parser("train").parse_args(["train", "--help"])
+    said = capsys.readouterr().out.partition("the options that tune each:")[2]
+    rows = {line.split()[0]: line.split()[1:] for line in said.strip().splitlines()}
+    assert rows.keys() == OBJECTIVES.keys() - {"vae"}  # which is no remedy
+    assert rows["bn"] == ["--gamma"]
+    assert rows["mae"] == ["--alpha", "--beta", "--diverse"]

@@ -14,10 +14,10 @@ from maelib.config import PRESETS
 from maelib.data import COLOUR, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
-from maelib.experiments import PICTURED, Experiment, images_of
+from maelib.experiments import PICTURED, ZOO, Experiment, images_of
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.model import VAE
-from maelib.report import claims, evidence, figures, tables
+from maelib.report import claims, evidence, figures, tables, zoo
 from maelib.report.claims import Verdict
 from maelib.runs import record as records_on_disk
 from maelib.runs.pretrained import model_of
@@ -62,6 +62,9 @@ def write_all(
     up_to = list(PRESETS)[: list(PRESETS).index(preset) + 1]
     if smaller := [r for r in _of(dataset, everything) if r.config.preset in up_to]:
         figures.save(evidence.plane(smaller), folder / "plane", code, _measured(smaller))
+    if any(zoo.best(tries, digits)[1] for tries in ZOO.values()):
+        code = Path(zoo.__file__).read_text(encoding="utf-8")
+        figures.save(zoo.plane(digits), folder / "zoo_plane", code, _measured(digits))
     for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
         figures.save(picture.figure, folder / name, *picture.made_from)
     return folder
@@ -94,6 +97,8 @@ def sheets(
     yield "table2", tables.table2(digits), " ".join([words, "Accuracy in per cent.", *used])
     yield "table4", tables.table4(digits), f"{words} All values in nats."
     yield "collapse", *_collapse(digits, words)
+    if digits:
+        yield "zoo_table", zoo.table(digits), zoo.caption(digits)
     omniglot, lake = (_of(name, records) for name in ("omniglot", "omniglot_lake"))
     yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot)
     if lake:

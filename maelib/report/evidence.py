@@ -83,7 +83,7 @@ def plane(records: list[Record]) -> Figure:
     if rows:
         left.plot(kl[: len(rows)], re[: len(rows)], "kx", ms=6)
         right.plot(mpds[: len(rows)], kl[: len(rows)], "kx", ms=6)
-    _equal_elbo(left, kl, re)
+    equal_elbo(left, kl, re)
     latent = records[0].config.network.latent
     curve = np.geomspace(mpds.min() / 1.5, mpds.max() * 1.5, 100)
     law = latent / 2 * np.log1p(curve / latent)
@@ -103,7 +103,7 @@ def plane(records: list[Record]) -> Figure:
     return figure
 
 
-def _equal_elbo(ax: Axes, kl: np.ndarray, re: np.ndarray) -> None:
+def equal_elbo(ax: Axes, kl: np.ndarray, re: np.ndarray) -> None:
     """Lines of equal L_elbo = RE + KL across the points, each with its value in nats."""
     width, height = np.ptp(kl) + 2, np.ptp(re) + 4
     ax.set_xlim(kl.min() - 0.08 * width, kl.max() + 0.12 * width)

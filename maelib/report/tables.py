@@ -61,7 +61,7 @@ def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
     rows = []
     for label, runs in ((label, list(runs)) for label, runs in models):
         cells = {name: [r.measurements.get(name) for r in runs] for name in measures}
-        means = {name: _mean(values) for name, values in cells.items() if None not in values}
+        means = {name: mean(values) for name, values in cells.items() if None not in values}
         rows.append({"model": label, "seeds": len(runs)} | means)
     return pd.DataFrame(rows, columns=["model", "seeds", *measures]).fillna("")
 
@@ -177,7 +177,7 @@ def _ours(printed: dict, measure: str, records: list[Record]) -> str:
     if "id" not in printed:
         return QUOTED
     ours = [r for r in records if (e := experiment_of(r.config)) and e.row == printed["id"]]
-    return _mean([r.measurements[measure] for r in ours if measure in r.measurements])
+    return mean([r.measurements[measure] for r in ours if measure in r.measurements])
 
 
 def _printed(row: dict, measure: str) -> str:
@@ -190,8 +190,9 @@ def _printed(row: dict, measure: str) -> str:
     return f"{row[kind][sizes.index(size)]:.1f}"
 
 
-def _mean(values: list[float]) -> str:
+def mean(values: list[float]) -> str:
+    """The mean of a measure over seeds, with their standard deviation if there are several."""
     if not values:
         return NOT_RUN
-    mean = f"{sum(values) / len(values):.2f}"
-    return mean if len(values) == 1 else f"{mean} ± {pd.Series(values).std():.2f}"
+    found = f"{sum(values) / len(values):.2f}"
+    return found if len(values) == 1 else f"{found} ± {pd.Series(values).std():.2f}"

@@ -1,0 +1,87 @@
+"""The remedies against posterior collapse side by side, from the results of one preset."""
+
+from statistics import fmean
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from maelib.experiments import ZOO, Experiment
+from maelib.report import tables
+from maelib.report.evidence import equal_elbo
+from maelib.runs.record import Record
+
+MEASURES = (
+    "nll", "re", "kl", "mutual_information", "active_units", "mpd", "swap_cost",
+    "kmeans_10", "knn_1000", "linear_1000",
+)  # fmt: skip
+NOTE = (
+    "Of each remedy the try with the best validation ELBO, the mean over its seeds. "
+    "mutual_information (I_q) cannot exceed log_n, the logarithm of the number of images that it "
+    "is estimated from: {}. minutes: of training, on whatever processor it ran. NLL to swap_cost "
+    "in nats, active_units of the dimensions of the code, the last three in per cent."
+)
+
+
+def best(tries: tuple[Experiment, ...], records: list[Record]) -> tuple[Experiment, list[Record]]:
+    """The try whose runs have the least validation ELBO on average, and its runs; none if none."""
+    runs = {e: [r for r in records if e.made(r.config)] for e in tries}
+    finished = {e: of for e, of in runs.items() if of}
+    chosen = min(finished, key=lambda e: fmean(_validation(r) for r in runs[e]), default=tries[0])
+    return chosen, runs[chosen]
+
+
+def table(records: list[Record]) -> pd.DataFrame:
+    """A remedy a row: its best try with what was measured of it, or "not run".
+
+    All ``records`` must share preset and data set.
+    """
+    rows = []
+    for name, tries in ZOO.items():
+        chosen, runs = best(tries, records)
+        finished = sum(any(e.made(r.config) for r in records) for e in tries)
+        measured = {m: tables.mean([r.measurements[m] for r in runs if m in r.measurements])
+                    for m in MEASURES}  # fmt: skip
+        minutes = tables.mean([r.provenance["train_seconds"] / 60 for r in runs])
+        about = {"remedy": name, "try": chosen.label if runs else "", "seeds": len(runs)}
+        rows.append(about | {"tries": f"{finished} of {len(tries)}"} | measured
+                    | {"minutes": minutes})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def caption(records: list[Record]) -> str:
+    """How the table's values were measured."""
+    of = [r for r in records if any(e.made(r.config) for tries in ZOO.values() for e in tries)]
+    ceilings = sorted({f"{r.measurements['log_n']:.2f}" for r in of if "log_n" in r.measurements})
+    return tables.caption(of, NOTE.format(" or ".join(ceilings) or "not measured"))
+
+
+def plane(records: list[Record]) -> Figure:
+    """Each remedy's best try as a point. Left: RE against KL. Right: NLL against I_q."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    runs = {name: best(tries, records)[1] for name, tries in ZOO.items()}
+    means = {
+        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES[:4]}
+        for name, of in runs.items()
+        if of
+    }
+    found = pd.DataFrame(means).T
+    _points(left, found["kl"], found["re"])
+    equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
+    left.set_title("Rate and distortion of each remedy", fontsize=10)
+    _points(right, found["mutual_information"], found["nll"])
+    right.set(xlabel="I_q(x; z) in nats", ylabel="NLL in nats")
+    right.set_title("What the code says, and the likelihood that was paid", fontsize=10)
+    return figure
+
+
+def _points(ax: Axes, x: pd.Series, y: pd.Series) -> None:
+    ax.plot(x, y, "o", color="#0173B2")
+    for name in x.index:
+        place = (x[name], y[name])
+        ax.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+
+
+def _validation(record: Record) -> float:
+    return min(row["val_elbo"] for row in record.history)
