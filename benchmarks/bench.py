@@ -16,9 +16,10 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from sampling_rows import colour, flow, growth_of_nll, nll, nll_precision, pixels, start
+from growth_rows import growth, picture
+from sampling_rows import colour, flow, nll, nll_precision, pixels, start
 from timing import HEADER, Row, duration, markdown, provenance, write
-from training_rows import curve, floor, growth_of_step, pairs, train
+from training_rows import busy, curve, floor, pairs, train
 from workload import Bench
 
 from maelib.runs.run import pick_device
@@ -33,9 +34,9 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "flow": flow,
     "pairs": pairs,
     "start": start,
-    "growth-step": growth_of_step,
-    "growth-nll": growth_of_nll,
+    "growth": growth,
     "floor": floor,
+    "busy": busy,
 }
 
 
@@ -57,6 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
             found.append(row)
             if chosen.json:
                 write(chosen.json, about, found)
+    if chosen.json and any("grows" in row.more for row in found):
+        picture(found).savefig(chosen.json.with_suffix(".png"), dpi=100)
     print(*tables(found), json.dumps(about), sep="\n\n")
 
 

@@ -1,18 +1,14 @@
 """Rows about models in use: drawing pixels and codes, the NLL, and start-up."""
 
-import multiprocessing
-import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from pathlib import Path
-from unittest import mock
 
 import torch
-from timing import Row, clock, interleave
+from timing import Row, interleave
 from torch import nn
 from workload import Bench, layer_calls
 
@@ -64,7 +60,7 @@ def one_by_one(model: nn.Module, x: torch.Tensor, k: int) -> None:
 
 
 def nll(b: Bench) -> Iterator[Row]:
-    """Importance-weighted NLL, then seconds and peak memory as k grows."""
+    """Importance-weighted NLL."""
     c, n = b.configure(), nll_images(b)
     whole = 64 if b.quick else NLL_K
     few, many = (8, 256) if b.on_gpu else (64, 256)
@@ -79,13 +75,6 @@ def nll(b: Bench) -> Iterator[Row]:
     note = f"timed at k = {few} (reference) and {many} (ours), scaled"
     scale = {"reference": whole / few, "ours": whole / many}
     yield b.row(f"IW-NLL, k = {whole}, {n} images", times, "2x", note, scale=scale)
-    growth = [in_child(nll_once, b, k) for k in (8, 64, 512, 4096) if k <= whole]
-    peaks = ", ".join(f"{each['MiB']:.0f}" for each in growth)
-    counts = ", ".join(str(each["k"]) for each in growth)
-    seconds = {f"k = {each['k']}": [each["seconds"]] for each in growth}
-    note = f"peak MiB beside the model at k = {counts}: {peaks}; once each, in a fresh process"
-    more = {"ours": list(seconds)[-1], "more": {"peak": growth}}
-    yield b.row(f"IW-NLL memory, {n} images", seconds, "flat in k", note, reference=None, **more)
 
 
 def nll_precision(b: Bench) -> Iterator[Row]:
@@ -107,61 +96,6 @@ def nll_precision(b: Bench) -> Iterator[Row]:
         kept = {side: times[side] for side in ("reference", precision)}
         name = f"NLL in {precision}, k = {k}, {n} images"
         yield b.row(name, kept, "within 0.01 nats", note, ours=precision)
-
-
-def nll_once(b: Bench, k: int) -> dict[str, float]:
-    """Seconds and peak memory of one ``iw_nll``, in a process that did nothing else."""
-    c = b.configure()
-    _, ours = b.networks(c)
-    x = b.batch(c, nll_images(b))[0]
-    before = memory(b, "VmRSS")
-    forget_peak(b)
-    seconds = clock(partial(evaluation.iw_nll, ours, x, k), b.device)
-    return {"k": k, "seconds": seconds, "MiB": memory(b, "VmHWM") - before}
-
-
-def memory(b: Bench, which: str) -> float:
-    """MiB now (``VmRSS``) or at most so far (``VmHWM``); NaN where the system does not say."""
-    if b.on_gpu:
-        now, most = torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
-        return (now() if which == "VmRSS" else most()) / 2**20
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(s.split()[1]) / 2**10 for s in lines if s.startswith(which)), float("nan"))
-
-
-def forget_peak(b: Bench) -> None:
-    """``memory``'s peak starts anew from what is held now, where the system allows that."""
-    if b.on_gpu:
-        torch.cuda.reset_peak_memory_stats()
-    elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def in_child(function: Callable, *arguments: object) -> dict[str, float]:
-    """What ``function`` returns in a fresh process that gives freed tensors back at once.
-
-    Otherwise how much glibc keeps for later, some hundred MiB, would hide what is measured.
-    """
-    at_once = mock.patch.dict(os.environ, MALLOC_MMAP_THRESHOLD_="65536", MALLOC_TOP_PAD_="0")
-    with at_once, multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
-
-
-def growth_of_nll(b: Bench) -> Iterator[Row]:
-    """Seconds of the NLL as k grows, and as the number of images does."""
-    c = b.configure()
-    _, ours = b.networks(c)
-    base = 25 if b.on_gpu else 1
-    x = b.batch(c, 8 * base)[0]
-    ks = (8, 16) if b.quick else (64, 128, 256)
-    series = {
-        f"NLL, {2 * base} images": {f"k = {k}": (x[: 2 * base], k) for k in ks},
-        f"NLL, k = {ks[0]}": {f"{n * base} images": (x[: n * base], ks[0]) for n in (1, 2, 4, 8)},
-    }
-    for name, sides in series.items():
-        runs = {side: partial(evaluation.iw_nll, ours, *what) for side, what in sides.items()}
-        yield b.row(name, interleave(runs, 3, b.device), "-", reference=None, ours=None)
 
 
 def flow(b: Bench) -> Iterator[Row]:

@@ -1,8 +1,13 @@
 """Rows about training: the step, its pairwise terms, its growth with the batch, its floor."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -146,14 +151,45 @@ def pair_terms(c: Config, mu: Tensor, logvar: Tensor) -> None:
     torch.autograd.grad(terms.loss, (mu, logvar))
 
 
-def growth_of_step(b: Bench) -> Iterator[Row]:
-    """Seconds of a step as the batch grows: the pairwise terms are quadratic in it."""
-    sides = {}
-    for size in (4, 8) if b.quick else (25, 50, 100, 200):
-        c = b.configure(batch_size=size)
-        sides[f"batch {size}"] = stepper(b.state(c), c, b.batch(c, size), b.precision)
-    times = interleave(sides, 3, b.device)
-    yield b.row(f"training step, {b.precision}", times, "-", reference=None, ours=None)
+def busy(b: Bench) -> Iterator[Row]:
+    """Steps of a run beside a process that keeps one core busy, by threads and how they wait."""
+    if b.on_gpu:
+        return
+    own = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+    policies = {"as maelib sets it": {}} | {
+        word.lower(): {"OMP_WAIT_POLICY": word} for word in ("PASSIVE", "ACTIVE")
+    }
+    for threads in (1, 2):
+        times = {}
+        for (policy, variables), others in product(policies.items(), (0, 1)):
+            environment = own | variables | {"OMP_NUM_THREADS": str(threads)}
+            with spinning(others):
+                said = subprocess.check_output(
+                    [sys.executable, __file__, *["--quick"] * b.quick], env=environment, text=True
+                )
+            side = f"{policy}, {'beside another' if others else 'alone'}"
+            times[side] = json.loads(said.splitlines()[-1])
+        name = f"training step, laptop, {threads} thread{'s' * (threads > 1)}, by OMP_WAIT_POLICY"
+        yield b.row(name, times, "-", reference=None, ours=None)
+
+
+@contextmanager
+def spinning(count: int) -> Iterator[None]:
+    """Context in which so many other processes compute without a pause."""
+    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def step_seconds(b: Bench) -> list[float]:
+    """Seconds of each of some steps of ``laptop``'s network (``quick``: of a tiny one)."""
+    c = resolve("smoke" if b.quick else "laptop", "digits", lr=1e-5, init_images=100)
+    step = stepper(b.state(c), c, b.batch(c, c.training.batch_size), b.precision)
+    return interleave({"step": step}, 3 if b.quick else 15, b.device, warm=3)["step"]
 
 
 def floor(b: Bench) -> Iterator[Row]:
@@ -194,3 +230,7 @@ def bytes_moved(state: State, batch: tuple[Tensor, Tensor]) -> int:
     with torch.no_grad():
         outputs = sum(size for _, size in layer_calls(lambda: state.model(*batch)))
     return 5 * outputs + 10 * sum(p.nbytes for p in state.model.parameters())
+
+
+if __name__ == "__main__":
+    print(json.dumps(step_seconds(Bench(torch.device("cpu"), "--quick" in sys.argv))))
