@@ -2,6 +2,8 @@
 PYTHON ?= python3
 PRESET ?= quick
 BIN := .venv/bin
+# A process for each core, each with a part of the files and one thread.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
 
 # Where HOME cannot be written, caches go to the build folder.
@@ -27,8 +29,8 @@ reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | 
 	@$(BIN)/python -m maelib.workflow.reproduce --preset $(PRESET) $(ARGS)
 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
-	$(BIN)/python -m pytest -q
-	$(BIN)/python -m pytest -q -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
 
 test-cluster: .venv/.installed ## run the SLURM profile on a SLURM of one node (root; slurm-wlm, munge)
 	$(BIN)/python -m pytest -q -m cluster tests/test_cluster.py
