@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from maelib.data import AUTO, COLOUR, DATASETS, Data
+from maelib.internal.files import typed
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
 from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
@@ -128,8 +129,8 @@ def resolve(
     decide the networks' sizes. The networks are those of the model that ``init_from`` names, if
     it is given. ValueError, one sentence, for the first bad value.
     """
-    _one_of("preset", preset, tuple(PRESETS))
-    _one_of("objective", objective, tuple(OBJECTIVES))
+    checked("preset", preset, str, {"choices": tuple(PRESETS)})
+    checked("objective", objective, str, {"choices": tuple(OBJECTIVES)})
     name, colour, side = _images(str(dataset))
     if colour and is_for_binary(objective):
         raise ValueError(
@@ -166,17 +167,16 @@ def resolve(
 def from_json(content: dict) -> Config:
     """The configuration that a JSON object holds; ValueError if it holds none."""
     try:
-        _one_of("preset", content["preset"], tuple(PRESETS))
-        parts = {name: _with_tuples(content[name]) for name in PARTS}
-        objective = parts.pop("objective")
-        made = {name: PARTS[name](**values) for name, values in parts.items()}
-        made["objective"] = replace(OBJECTIVES[objective["name"]], **objective)
+        usual = OBJECTIVES[content["objective"]["name"]]
+        objective = typed(type(usual), asdict(usual) | content["objective"])
+        others = {name: typed(PARTS[name], content[name]) for name in PARTS if name != "objective"}
+        preset = checked("preset", content["preset"], str, {"choices": tuple(PRESETS)})
         seed = checked("seed", content["seed"], int, {"least": 0})
-        config = Config(content["preset"], seed=seed, **made)
-        name = config.data.name
-    except (KeyError, TypeError) as problem:
+    except (KeyError, TypeError, ValueError) as problem:
         raise ValueError(f"it holds no configuration of this version ({problem!r})") from problem
-    _check_together(config, config.network.is_colour if config.data.is_own else name in COLOUR)
+    config = Config(preset=preset, objective=objective, seed=seed, **others)
+    data, network = config.data, config.network
+    _check_together(config, network.is_colour if data.is_own else data.name in COLOUR)
     return config
 
 
@@ -237,15 +237,6 @@ def options_of(kind: type[Settings], given: dict) -> dict:
     return {name: checked(name, given[name], *how) for name, how in there.items()}
 
 
-def _with_tuples(part: dict) -> dict:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in part.items()}
-
-
 def _chosen(part: Settings) -> dict:
     defaults = {f.name: f.default for f in fields(part)} | {"name": None}
     return {name: value for name, value in asdict(part).items() if value != defaults[name]}
-
-
-def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(accepted)}.")

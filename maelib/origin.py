@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from maelib.internal.files import read_json, reading, unsealed
+from maelib.internal.files import read_json, reading, typed, unsealed
 from maelib.internal.paths import CHECKPOINTS, resolved
 from maelib.nets import Network
 
@@ -51,6 +51,4 @@ def find(name: str) -> Origin:
 def _origin(path: Path, weights: str, content: dict) -> Origin:
     if not weights:
         raise ValueError("it is of an older version and holds no digest of its weights")
-    network = content["config"]["network"].items()
-    sizes = {name: tuple(v) if isinstance(v, list) else v for name, v in network}
-    return Origin(path.resolve(), weights, Network(**sizes))
+    return Origin(path.resolve(), weights, typed(Network, content["config"]["network"]))
