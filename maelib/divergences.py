@@ -11,15 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maelib.internal.shapes import (
-    AnyShape,
-    Codes,
-    ManyCodes,
-    PerDimension,
-    PerPair,
-    Samples,
-    Scalar,
-)
+from maelib.internal.shapes import AnyShape, Codes, PerDimension, PerPair, Samples, Scalar
 
 
 def gaussian_kl(mu1: AnyShape, logvar1: AnyShape, mu2: AnyShape, logvar2: AnyShape) -> AnyShape:
@@ -133,7 +125,7 @@ def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) ->
     return F.softplus(-kl).sum()
 
 
-def log_posteriors(z: Samples, mu: Codes, logvar: Codes) -> ManyCodes:
+def log_posteriors(z: Samples, mu: Codes, logvar: Codes) -> Float[Tensor, "samples batch latent"]:
     """log q(z_k|x_j) for every sample, every posterior and every dimension."""
     distance = (z[:, None] - mu).square() / logvar.exp()
     return -0.5 * (distance + logvar + math.log(2 * math.pi))
@@ -164,7 +156,7 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
     """The MPD at which L_diverse and L_smooth alone balance, in nats, if STD = ratio * MPD.
 
     ``tempered``: latent alpha log(1/(beta ratio) - 1). ``mean``: latent log(alpha/(beta ratio)
-    - 1). It assumes equal dimensions and neglects the ELBO's own pull; It is 0 if they
+    - 1). It assumes equal dimensions and neglects the ELBO's own pull. It is 0 if they
     balance at no positive MPD. ``pairwise`` has no such closed form.
     """
     if form not in ("tempered", "mean"):

@@ -8,18 +8,12 @@ from torch import Tensor
 from torch.nn import Module
 
 from maelib.internal.shapes import AnyCodes, Codes, Images, PerImage
-from maelib.nets import PIXELCNN, Network
+from maelib.nets import PIXELCNN, Network, posteriors
 from maelib.nets.densenet import LOGVAR_RANGE, DenseNetEncoder
 from maelib.nets.flows import map_steps, vector_steps
 from maelib.nets.layers import Conv2d, Linear, initialise_from_data
 from maelib.nets.pixelcnn import PixelCNN
 from maelib.nets.pixelcnnpp import FullPixelCNN, SmallPixelCNN
-from maelib.nets.posteriors import (
-    BatchNormPosterior,
-    DeltaPosterior,
-    DUPosterior,
-    GaussianPosterior,
-)
 from maelib.nets.priors import FlowPrior, StandardNormal, VampPrior
 from maelib.nets.resnet import ConstantEncoder, ResNetDecoder, ResNetEncoder
 from maelib.objectives.base import Outputs
@@ -102,13 +96,13 @@ def _inference(n: Network) -> tuple[Module, Module]:
     return encoder, build_posterior(n, Linear(encoder.outputs, 2 * n.latent))
 
 
-def build_posterior(n: Network, *layer_and_range) -> GaussianPosterior:
+def build_posterior(n: Network, *layer_and_range) -> posteriors.GaussianPosterior:
     batch_norm = {"latent": n.latent, "gamma": n.gamma}
     kind = {
-        "gaussian": GaussianPosterior,
-        "bn": partial(BatchNormPosterior, **batch_norm),
-        "du": partial(DUPosterior, **batch_norm, dropout=n.variance_dropout),
-        "delta": partial(DeltaPosterior, delta=n.delta),
+        "gaussian": posteriors.GaussianPosterior,
+        "bn": partial(posteriors.BatchNormPosterior, **batch_norm),
+        "du": partial(posteriors.DUPosterior, **batch_norm, dropout=n.variance_dropout),
+        "delta": partial(posteriors.DeltaPosterior, delta=n.delta),
     }
     return kind[n.posterior](*layer_and_range)
 

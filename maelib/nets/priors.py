@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Generator, nn
 
+from maelib.divergences import log_posteriors
 from maelib.internal.shapes import Codes, Images, PerImage, Samples
 from maelib.nets.layers import fixed_weights, in_float32
 
@@ -87,9 +88,8 @@ class VampPrior(StandardNormal):
 
     def log_prob(self, z: Codes) -> PerImage:
         """log p(z) in nats."""
-        mu, logvar = self.components()
-        log_q = (z[:, None] - mu).square() / logvar.exp() + logvar + math.log(2 * math.pi)
-        return (-0.5 * log_q.sum(2)).logsumexp(1) - math.log(len(mu))
+        log_q = log_posteriors(z, *self.components()).sum(2)
+        return log_q.logsumexp(1) - math.log(len(self.pseudo_inputs))
 
     @torch.no_grad()
     def sample(self, count: int, generator: Generator, temperature: float = 1.0) -> Samples:
