@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from maelib.internal.shapes import AnyShape, Maps, OtherMaps, ResizedMaps
 
-Kernel = tuple[int, int]  # rows and columns
 Result = TypeVar("Result")
 WORTH_COMPILING = 2**20  # elements of feature maps that repay the seconds of compiling a kernel
 
@@ -136,54 +135,6 @@ class MaskedConv2d(WeightNorm):
 
     def forward(self, x: Maps) -> OtherMaps:
         return F.conv2d(self.pad(x), self.weight, self.bias)
-
-
-class ShiftedConv2d(WeightNorm):
-    """Convolution of pixels above and on both sides or, with ``corner``, above and on the left.
-
-    The kernel's last row is the pixel's own, and so is its middle column or, with ``corner``, its
-    last one. A stack of these, its first outputs shifted down or right by one, is causal without
-    a mask and has no blind spot (Salimans et al., 2017).
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, kernel: Kernel, *, corner=False, stride=1, init_scale=1.0
-    ):
-        super().__init__((outputs, inputs, *kernel), init_scale=init_scale)
-        rows, columns = kernel
-        left = columns - 1 if corner else columns // 2
-        self.border = (left, columns - 1 - left, rows - 1, 0)
-        self.stride = stride
-
-    def forward(self, x: Maps) -> ResizedMaps:
-        return F.conv2d(F.pad(x, self.border), self.weight, self.bias, self.stride)
-
-
-class ShiftedConvTranspose2d(WeightNorm):
-    """Doubles an image; each pixel depends only on coarse pixels above it (or to its left).
-
-    The counterpart of a ``ShiftedConv2d`` of stride 2 with the same ``kernel`` and ``corner``.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel, *, corner: bool = False):
-        super().__init__((outputs, inputs, *kernel))
-        self.first = 0 if corner else (kernel[1] - 1) // 2
-
-    def forward(self, x: Maps) -> ResizedMaps:
-        height, width = 2 * x.shape[2], 2 * x.shape[3]
-        weight = self.weight.transpose(0, 1)
-        y = F.conv_transpose2d(x, weight, self.bias, stride=2, output_padding=1)
-        return y[:, :, :height, self.first : self.first + width]
-
-
-def shift_down(x: Maps) -> Maps:
-    """Every row moved one down; zeros enter at the top."""
-    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
-
-
-def shift_right(x: Maps) -> Maps:
-    """Every column moved one to the right; zeros enter at the left."""
-    return F.pad(x, (1, 0))[:, :, :, :-1]
 
 
 def elu(x: AnyShape) -> AnyShape:

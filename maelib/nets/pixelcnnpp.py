@@ -3,8 +3,7 @@
 Both are two stacks of shifted convolutions (Salimans et al., 2017): the vertical one sees the
 rows above a pixel, the horizontal one also what is left of it, and takes up the vertical one's
 features. z, maps of a quarter of the image's side, is brought to every resolution and enters
-each block. They return the
-parameters of a mixture of logistics for each pixel (``likelihoods``).
+each block. They return the parameters of a mixture of logistics for each pixel (``likelihoods``).
 """
 
 from collections.abc import Callable
@@ -16,19 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maelib.internal.shapes import Codes, ColourImages, Maps, OtherMaps, ResizedMaps
-from maelib.nets.layers import (
-    Conv2d,
-    ConvTranspose2d,
-    ShiftedConv2d,
-    ShiftedConvTranspose2d,
-    concat_elu,
-    elu,
-    in_float32,
-    shift_down,
-    shift_right,
-)
+from maelib.nets.layers import Conv2d, ConvTranspose2d, WeightNorm, concat_elu, elu, in_float32
 from maelib.nets.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
 
+Kernel = tuple[int, int]  # rows and columns
 MakeConv = Callable[[int, int], nn.Module]
 Pyramid = tuple[
     Float[Tensor, "batch c quarter quarter"],
@@ -36,6 +26,54 @@ Pyramid = tuple[
     Float[Tensor, "batch c side side"],
 ]
 Stacks = tuple[Maps, Maps]  # the vertical one's features, and the horizontal one's
+
+
+class ShiftedConv2d(WeightNorm):
+    """Convolution of pixels above and on both sides or, with ``corner``, above and on the left.
+
+    The kernel's last row is the pixel's own, and so is its middle column or, with ``corner``, its
+    last one. A stack of these, its first outputs shifted down or right by one, is causal without
+    a mask and has no blind spot (Salimans et al., 2017).
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: Kernel, *, corner=False, stride=1, init_scale=1.0
+    ):
+        super().__init__((outputs, inputs, *kernel), init_scale=init_scale)
+        rows, columns = kernel
+        left = columns - 1 if corner else columns // 2
+        self.border = (left, columns - 1 - left, rows - 1, 0)
+        self.stride = stride
+
+    def forward(self, x: Maps) -> ResizedMaps:
+        return F.conv2d(F.pad(x, self.border), self.weight, self.bias, self.stride)
+
+
+class ShiftedConvTranspose2d(WeightNorm):
+    """Doubles an image; each pixel depends only on coarse pixels above it (or to its left).
+
+    The counterpart of a ``ShiftedConv2d`` of stride 2 with the same ``kernel`` and ``corner``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: Kernel, *, corner: bool = False):
+        super().__init__((outputs, inputs, *kernel))
+        self.first = 0 if corner else (kernel[1] - 1) // 2
+
+    def forward(self, x: Maps) -> ResizedMaps:
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        weight = self.weight.transpose(0, 1)
+        y = F.conv_transpose2d(x, weight, self.bias, stride=2, output_padding=1)
+        return y[:, :, :height, self.first : self.first + width]
+
+
+def shift_down(x: Maps) -> Maps:
+    """Every row moved one down; zeros enter at the top."""
+    return F.pad(x, (0, 0, 1, 0))[:, :, :-1]
+
+
+def shift_right(x: Maps) -> Maps:
+    """Every column moved one to the right; zeros enter at the left."""
+    return F.pad(x, (1, 0))[:, :, :, :-1]
 
 
 def vertical(columns: int, rows: int = 1) -> MakeConv:
