@@ -150,8 +150,8 @@ def _evaluate(name: str, where: Where, **given: object) -> None:
     images = dataset.load(config.data.name)
     settings = replace(config.evaluation, **changes)
     measured = measure(model, images, config.data, settings, where.precision)
-    _print_measured(measured.means)
-    shown = {name: v for name, v in measured.settings.items() if not isinstance(v, list)}
+    _print_measured(measured.measurements)
+    shown = {name: v for name, v in measured.evaluation.items() if not isinstance(v, list)}
     print(", ".join(f"{name}: {value}" for name, value in shown.items()))
 
 

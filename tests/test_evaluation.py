@@ -87,7 +87,7 @@ def test_measure_states_its_settings_and_is_repeatable():
     net, digits = model.build(c.network), dataset.load("digits")
     first, second = (evaluation.measure(net, digits, c.data, c.evaluation) for _ in range(2))
     assert first == second
-    how, each, means = first.settings, first.per_image, first.means
+    how, each, means = first.evaluation, first.per_image, first.measurements
     assert (how["test_images"], how["nll_images"]) == (40, 10)
     assert (how["nll_k"], how["nll_k_all"]) == (8, 1)
     assert means["elbo"] == pytest.approx(means["re"] + means["kl"], abs=1e-3)
@@ -127,7 +127,7 @@ def test_a_file_whose_first_images_are_easy_does_not_flatter_the_model(used, k_a
     measured = evaluation.measure(
         Darkness(), planted(100, 300), Data("digits", 400, None, used), settings
     )
-    means, indices = measured.means, measured.settings["nll_indices"]
+    means, indices = measured.measurements, measured.evaluation["nll_indices"]
     assert sum(i >= 100 for i in indices) / len(indices) == pytest.approx(share, abs=0.03)
     assert means["re"] == pytest.approx(784 * share, abs=15)
     assert means["elbo"] - means["nll"] == pytest.approx(1.1, abs=0.6)

@@ -9,7 +9,6 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, UInt8
@@ -32,16 +31,17 @@ PAIR_BATCH = 512  # test images among which MPD and STD are taken
 COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
 SEED = 0  # of the order, binarisation and noise of test images: the same for every run
 Weights = Float[Tensor, "samples batch"]
+Observe = Callable[[int, int], None]  # is told how many images are done, and of how many
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All that is measured on one model."""
+    """All that is measured on one model, under the names of its ``Record``."""
 
-    means: dict[str, float]  # the numbers of the tables, in nats unless their name says otherwise
+    measurements: dict[str, float]  # means, in nats unless their name says otherwise
     per_image: dict[str, list[float]]  # for paired comparisons; mpd and std by batch of pairs
     dimensions: dict[str, list[float]]  # a number for each latent dimension
-    settings: dict[str, object]  # how all of it was measured
+    evaluation: dict[str, object]  # how all of it was measured
 
 
 def measure(
@@ -50,7 +50,7 @@ def measure(
     used: Data,
     settings: Evaluation,
     precision: str = "auto",
-    observe: Callable[[int, int], None] | None = None,
+    observe: Observe | None = None,
 ) -> Measured:
     """Every measure, on the images ``used``; ``observe`` gets the NLL's images done, and all.
 
@@ -66,7 +66,7 @@ def measure(
     re, kl, mu, logvar = elbo_terms(model, x, precision=precision)
     mpds, stds = pair_measures(mu, logvar)
     is_colour = x.shape[1] == 3
-    nlls = nll_terms(model, x, re + kl, settings, precision, observe)
+    nlls = nll_terms(model, x, re + kl, settings, precision=precision, observe=observe)
     nll = estimate(*nlls.values())
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
@@ -88,7 +88,7 @@ def measure(
 
         means |= representations.measure_model(model, train, test)
     lists = {**nlls, "re": re.tolist(), "kl": kl.tolist()}
-    lists = {name: _rounded(values) for name, values in lists.items()}
+    lists = {name: [round(value, 3) for value in values] for name, values in lists.items()}
     how = {
         "version": EVALUATION_VERSION,
         "test_images": len(x),
@@ -107,28 +107,19 @@ def measure(
 
 
 def nll_terms(
-    model: VAE,
-    x: Images,
-    elbo: PerImage,
-    settings: Evaluation,
-    precision: str,
-    observe: Callable[[int, int], None] | None,
+    model: VAE, x: Images, elbo: PerImage, settings: Evaluation, **how: object
 ) -> dict[str, list[float]]:
     """What ``estimate`` makes the NLL from: ``nll`` of the first images and ``nll_all`` of all.
 
     There is no ``nll_all`` where all images have ``nll_k`` samples; one sample gives the ELBO.
+    ``how`` are keywords of ``iw_nll``.
     """
-    count, estimated = settings.nll_images or len(x), partial(iw_nll, model, precision=precision)
-    dear = {"nll": estimated(x[:count], settings.nll_k, observe=observe).tolist()}
+    count, k_all = settings.nll_images or len(x), settings.nll_k_all
+    dear = {"nll": iw_nll(model, x[:count], settings.nll_k, **how).tolist()}
     if count >= len(x):
         return dear
-    is_elbo = settings.nll_k_all == 1
-    cheap = elbo if is_elbo else estimated(x, settings.nll_k_all, observe=observe)
+    cheap = elbo if k_all == 1 else iw_nll(model, x, k_all, **how)
     return {**dear, "nll_all": cheap.tolist()}
-
-
-def _rounded(values: list[float]) -> list[float]:
-    return [round(value, 3) for value in values]
 
 
 def bits_per_dim(nll: float, dimensions: int) -> float:
@@ -166,7 +157,7 @@ def iw_nll(
     k: int,
     rows: int = 256,
     precision: str = "float32",
-    observe: Callable[[int, int], None] | None = None,
+    observe: Observe | None = None,
 ) -> PerImage:
     """-log (1/k) sum_i p(x, z_i) / q(z_i|x) in nats for each image, z_i from q(z|x).
 

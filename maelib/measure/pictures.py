@@ -24,10 +24,11 @@ from maelib.model import VAE
 from maelib.training.precision import choose
 
 KINDS = (".png", ".npz", "")
+Pictures = str | Path | StoredImages
 BATCH = 256  # images decoded at once
 
 
-def stored(images: str | Path | StoredImages) -> tuple[StoredImages, list[str]]:
+def stored(images: Pictures) -> tuple[StoredImages, list[str]]:
     """Pictures as they are stored, and their names."""
     if str(images) in DATASETS:
         images = dataset.load(images).test.images
@@ -38,10 +39,7 @@ def stored(images: str | Path | StoredImages) -> tuple[StoredImages, list[str]]:
 
 
 def encode(
-    model: VAE,
-    images: str | Path | StoredImages,
-    nll_k: int | None = None,
-    precision: str = "float32",
+    model: VAE, images: Pictures, nll_k: int | None = None, precision: str = "float32"
 ) -> dict[str, np.ndarray]:
     """``names`` of the pictures, ``mu`` and ``logvar`` [n, latent], and ``kl`` [n] in nats.
 
@@ -57,9 +55,7 @@ def encode(
     return {"names": np.array(names)} | {key: v.cpu().numpy() for key, v in found.items()}
 
 
-def reconstruct(
-    model: VAE, images: str | Path | StoredImages, seed: int = 0, greedy: bool = True
-) -> np.ndarray:
+def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True) -> np.ndarray:
     """The pictures as the model decodes them from the means of 50 samples of their codes."""
     x, _ = _seen(model, images)
     noise = rng.generator(seed, "reconstruct", device=x.device)
@@ -111,7 +107,7 @@ def write_arrays(out: str, arrays: dict[str, np.ndarray]) -> None:
     write_bytes(Path(out), content.getvalue())
 
 
-def _seen(model: VAE, images: str | Path | StoredImages) -> tuple[Images, list[str]]:
+def _seen(model: VAE, images: Pictures) -> tuple[Images, list[str]]:
     """Pictures as a model sees them, on its device, and their names."""
     pixels, names = stored(images)
     return test_images(pixels.to(next(model.parameters()).device)), names

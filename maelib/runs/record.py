@@ -33,8 +33,8 @@ class Record:
     key: str
     config: Config
     data: dict[str, str]  # name, digest, source
-    measurements: dict[str, float]  # ``Measured.means``
-    evaluation: dict[str, bool | int | float | str | list]  # ``Measured.settings``
+    measurements: dict[str, float]
+    evaluation: dict[str, bool | int | float | str | list]
     history: list[dict[str, int | float]]
     provenance: dict[str, bool | int | float | str]
     per_image: dict[str, list[float]] = field(default_factory=dict)

@@ -172,13 +172,7 @@ def _train_and_measure(
 def _measured(model: VAE, dataset: Dataset, config: Config, label: str) -> dict:
     """The fields of a record that say what is measured on the model."""
     with monitor.progress_bar(label) as show, explain_oom(config):
-        measured = measure(model, dataset, config.data, config.evaluation, observe=show)
-    return {
-        "measurements": measured.means,
-        "evaluation": measured.settings,
-        "per_image": measured.per_image,
-        "dimensions": measured.dimensions,
-    }
+        return vars(measure(model, dataset, config.data, config.evaluation, observe=show))
 
 
 def write_history(progress: Progress, path: Path) -> None:
