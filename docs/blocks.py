@@ -10,6 +10,7 @@ import reproduction
 from maelib.config import PARTS, PRESETS, resolve
 from maelib.runs.record import collect
 
+NOT_MEASURED = "This has not been measured yet."
 ROOT = Path(__file__).parents[1]
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
 
@@ -63,11 +64,24 @@ def benchmarks() -> str:
     return f"{_markdown(rows)}\n\nMedians are in seconds. Measured on: {where}."
 
 
+def growth() -> str:
+    """The picture that bench.py drew beside its JSON, and what it shows."""
+    path = ROOT / "benchmarks" / "results-cpu.png"
+    if not path.exists():
+        return NOT_MEASURED
+    words = "Seconds and peak memory against batch, importance samples and images"
+    return (
+        f"![{words}](../benchmarks/{path.name})\n\n"
+        "Each point was measured in a process of its own.\n"
+        "The dashed lines are proportional to the size."
+    )
+
+
 def soak() -> str:
     """benchmarks/soak.json: how many tries of each fault ended in which way, and all of them."""
     path = ROOT / "benchmarks" / "soak.json"
     if not path.exists():
-        return "This has not been measured yet."
+        return NOT_MEASURED
     rows = pd.read_json(path)
     total = {"fault": "all", **rows.drop(columns="fault").sum()}
     return _markdown(pd.concat([rows, pd.DataFrame([total])]))

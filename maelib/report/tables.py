@@ -115,7 +115,7 @@ def caption(records: list[Record], *notes: str) -> str:
     commits = ", ".join(sorted({r.provenance["commit"] for r in records}))
     seeds = ", ".join(str(s) for s in sorted({r.config.seed for r in records}))
     text = (
-        f"Data: {first.data.name}; preset: {first.preset}; seeds: {seeds}; "
+        f"Data: {first.data.name}; preset: {first.preset}; seed{'s' * (',' in seeds)}: {seeds}; "
         f"{'; or '.join(ways)}; commit {commits}."
     )
     return " ".join([text, *notes])
