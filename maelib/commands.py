@@ -13,7 +13,7 @@ from maelib.internal.options import Settings, add_arguments, option, options
 from maelib.measure import Evaluation
 from maelib.nets import Network
 from maelib.objectives import OBJECTIVES
-from maelib.training import DEVICES, PRECISIONS, Training
+from maelib.training import DEVICES, PRECISIONS, WAYS, Training
 
 RUN = "a run's folder, or the name of a pretrained model"
 
@@ -56,7 +56,7 @@ class How(Place, Where):
     max_minutes: float | None = option(None, "stop and save after so many minutes", above=0)
     checkpoint_minutes: float = option(2.0, "minutes between checkpoints", least=0)
     profile: bool = option(False, "write a trace of 20 steps into the run's folder")
-    compile: bool = option(False, "train through torch.compile (needs a C++ compiler)")
+    way: str = option("auto", "to take steps; on to the next if it fails", choices=("auto", *WAYS))
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _train(chosen: Chosen, how: How, **given: object) -> None:
     from maelib.training import parallel
 
     config = resolve(**vars(chosen), **given)
-    settings = {"compiled" if name == "compile" else name: v for name, v in vars(how).items()}
+    settings = vars(how)
     with parallel.group() as rank:
         if rank > 0:
             return train_worker(config, **settings)

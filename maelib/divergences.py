@@ -30,8 +30,9 @@ def pairwise_kl(mu: Codes, logvar: Codes) -> Float[Tensor, "pairs latent"]:
 
     ``pairs`` is batch * (batch - 1), row by row. Here and below, a batch of one is a ValueError.
     """
-    same = torch.eye(_pairable(mu), dtype=torch.bool, device=mu.device)
-    return gaussian_kl(mu[:, None], logvar[:, None], mu[None], logvar[None])[~same]
+    batch = _pairable(mu)
+    full = gaussian_kl(mu[:, None], logvar[:, None], mu[None], logvar[None])
+    return _without_diagonal(full.flatten(0, 1), batch)
 
 
 def mean_kl_per_dimension(mu: Codes, logvar: Codes) -> PerDimension:
@@ -62,8 +63,7 @@ def pairwise_total_kl(mu: Codes, logvar: Codes) -> PerPair:
     entropy = logvar.sum(1)
     own = (centred.square() * precision).sum(1)
     full = 0.5 * (left @ right.T + own + entropy - entropy[:, None] - mu.shape[1])
-    # Drop the diagonal: after the first entry, every (batch + 1)-th entry is a diagonal one.
-    return full.flatten()[1:].view(batch - 1, batch + 1)[:, :-1].reshape(-1)
+    return _without_diagonal(full.flatten(), batch)
 
 
 def mpd(mu: Codes, logvar: Codes) -> Scalar:
@@ -164,6 +164,15 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
     pull, temperature = (1.0, alpha) if form == "tempered" else (alpha, 1.0)
     odds = pull / (beta * ratio) - 1
     return latent * temperature * math.log(odds) if odds > 1 else 0.0
+
+
+def _without_diagonal(all_pairs: Float[Tensor, "all *rest"], batch: int) -> Tensor:
+    """The pairs i != j, in order, of all; a boolean mask would make the host wait for the device.
+
+    After the first entry, every (batch + 1)-th entry is one of the diagonal.
+    """
+    rows = all_pairs[1:].unflatten(0, (batch - 1, batch + 1))
+    return rows[:, :-1].flatten(0, 1)
 
 
 def _pairable(mu: Codes) -> int:

@@ -16,6 +16,7 @@ class Annealing(ELBO):
     over a share of training, whatever its length.
     """
 
+    varies = True
     abbreviations = ELBO.abbreviations | {"cycles": "c", "ramp": "r"}
 
     name: str = named("annealing")

@@ -48,12 +48,14 @@ class Objective(Settings):
     """Base of the objectives. A subclass has its hyper-parameters as options and a ``__call__``.
 
     ``penalties`` names its terms beside RE and KL; ``shown`` names the options in every label.
-    ``needs_normal`` says whether its loss takes the prior to be N(0, I).
+    ``needs_normal`` says whether its loss takes the prior to be N(0, I), and ``varies`` whether it
+    depends on the share of training that is done.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
     shown: ClassVar[tuple[str, ...]] = ()
     needs_normal: ClassVar[bool] = False
+    varies: ClassVar[bool] = False
     abbreviations: ClassVar[dict[str, str]] = {"free_bits": "fb"}
 
     name: str

@@ -13,7 +13,7 @@ class Capacity(Objective):
     The KL of each image is the closed form to N(0, I).
     """
 
-    needs_normal = True
+    needs_normal = varies = True
     abbreviations = Objective.abbreviations | {"capacity": "c", "ramp": "r"}
 
     name: str = named("capacity")

@@ -70,7 +70,7 @@ def run(
 
     With ``pretrained`` a run that is not finished in ``out_dir`` may be the project's own: its
     committed record and its pretrained model. ``how`` are ``train``'s keywords max_minutes,
-    checkpoint_minutes, compiled and precision, and ``profile``: they change how the numbers are
+    checkpoint_minutes, way and precision, and ``profile``: they change how the numbers are
     computed, not which run it is. OSError if another process trains this run.
     """
     where, pretrained = pick_device(device), checked("pretrained", pretrained, bool, {})
@@ -154,7 +154,8 @@ def _train_and_measure(
     made = {
         **records.provenance(where, progress.seconds),
         "precision": precision.choose(how.get("precision", "auto"), where),
-        "compiled": bool(how.get("compiled")),
+        "compiled": "compiled" in progress.way,
+        "way": progress.way,
         "processes": parallel.size(),
     }
     return Record(

@@ -11,6 +11,7 @@ from maelib.objectives import Objective
 TRAINING_VERSION = 1  # raised by hand when the mathematics of training changes
 SCHEDULES = ("plateau", "cosine", "cooldown")
 PRECISIONS = ("auto", "float32", "tf32", "bf16")
+WAYS = ("compiled-captured", "captured", "compiled", "eager")  # ``training.ladder``
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 

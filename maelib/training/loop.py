@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,7 +23,7 @@ from maelib.data.dataset import Dataset
 from maelib.internal import rng
 from maelib.internal.shapes import Codes, Images, StoredImages
 from maelib.model import VAE
-from maelib.training import Job, parallel
+from maelib.training import Job, ladder, parallel
 from maelib.training.precision import choose, matmul_precision
 from maelib.training.state import Progress, draw, restore, save, start
 from maelib.training.step import Step, encoder_steps, train_step
@@ -57,15 +58,15 @@ def train(
     max_minutes: float | None = None,
     checkpoint_minutes: float = 2.0,
     observer: Observer = Observer(),
-    compiled: bool = False,
+    way: str = "auto",
     precision: str = "auto",
 ) -> tuple[VAE, Progress]:
     """Train, from ``folder``'s checkpoint if any; the averaged model of best validation ELBO.
 
-    ``compiled`` trains through torch.compile; ``precision`` is one of ``PRECISIONS``. Under
-    torchrun all ranks call this, and rank 0 alone writes. TrainingError on a loss that is not
-    finite, OSError if a checkpoint cannot be written, and Interrupted (state saved) on SIGINT,
-    SIGTERM or after ``max_minutes``.
+    ``way`` is ``auto`` or the first of ``WAYS`` to be tried; ``precision`` is one of
+    ``PRECISIONS``. Under torchrun all ranks call this, and rank 0 alone writes. TrainingError on a
+    loss that is not finite, OSError if a checkpoint cannot be written, and Interrupted (state
+    saved) on SIGINT, SIGTERM or after ``max_minutes``.
     """
     settings = config.training
     images = data.train.first(config.data.train_images).images.to(device)
@@ -76,8 +77,6 @@ def train(
     validate_steps = settings.validate_steps or per_epoch
     store = folder / "checkpoints"
     state = restore(config, store, device) or start(config, images, device)
-    if compiled:
-        state.model.compile()
     progress, multiply = state.progress, choose(precision, device)
     kept = progress.step  # in a checkpoint, which is never written twice
     step = Step(parallel.parallel(state.model), config.objective, settings, total, multiply)
@@ -86,11 +85,15 @@ def train(
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     own = rng.own_generators(device)
     with interruption() as interrupted, matmul_precision(multiply), own:
+        progress.way, take = "eager", train_step
+        if (tried := ladder.ways(way, state, step))[0] != "eager":
+            first = islice(batches(config, images, progress.step, per_epoch), ladder.COMPARED)
+            progress.way, take = ladder.choose(state, step, list(first), tried)
         while progress.step < total and progress.halvings <= settings.halvings:
             torch.manual_seed(rng.derive(config.seed, "layers", progress.step, parallel.rank()))
             if settings.encoder_steps and information_rises(progress):
                 encoder_steps(state, step, partial(extra_batch, config, images, progress.step))
-            train_step(state, step, *next(stream))
+            take(state, step, *next(stream))
             if progress.step % validate_steps == 0 or progress.step == total:
                 record_interval(state, step, val, per_epoch)
                 pictures = partial(predictions, state.averaged, val[:PICTURES])

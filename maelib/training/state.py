@@ -39,6 +39,7 @@ class Progress:
     stale: int = 0  # validations since the best
     halvings: int = 0
     seconds: float = 0.0
+    way: str = "eager"  # of ``WAYS``, in which steps were last taken
     sums: list[float] = field(default_factory=list)  # of ``RunningTotals``, as last saved
     history: list[dict[str, int | float]] = field(default_factory=list)
 
@@ -50,13 +51,14 @@ class RunningTotals:
     names: tuple[str, ...]
     sums: Float[Tensor, " curves"]  # of ``names`` since the last row of the history, in nats
     first_bad: Float[Tensor, " watched"]  # the step in which each was first not finite, or inf
+    step: Float[Tensor, ""]  # the number of the present step
 
     @classmethod
     def on(cls, device: torch.device, names: tuple[str, ...], sums: list[float]) -> "RunningTotals":
         """Totals that continue from ``sums``, or start at 0; float64 where the device has it."""
         dtype = torch.float32 if device.type == "mps" else torch.float64
         first = torch.tensor(sums or [0.0] * len(names), dtype=dtype, device=device)
-        totals = cls(names, first, torch.empty(0))
+        totals = cls(names, first, torch.empty(0), first.new_zeros(()))
         totals.first_bad = first.new_full((len(totals.watched),), math.inf)
         return totals
 
@@ -129,10 +131,19 @@ def draw(images: StoredImages, latent: int, noise: torch.Generator) -> tuple[Ima
 
 
 def adam(model: VAE, settings: Training) -> torch.optim.Adam:
-    """The paper's optimiser, all parameters updated by one kernel where the device has it."""
+    """The paper's optimiser, all parameters updated by one kernel where the device has it.
+
+    Its learning rate is then a tensor on the device, as a captured step needs it.
+    """
     parameters = list(model.parameters())
-    fused = parameters[0].device.type in ("cpu", "cuda")
-    return torch.optim.Adam(parameters, settings.lr, settings.adam_betas, fused=fused)
+    device = parameters[0].device
+    on_gpu = device.type == "cuda"
+    fused = on_gpu or device.type == "cpu"
+    # The kernel of a GPU takes the rate in float32, and that of a CPU in float64.
+    kind = torch.float32 if on_gpu else torch.float64
+    rate = torch.tensor(settings.lr, dtype=kind, device=device) if fused else settings.lr
+    how = {"fused": fused, "capturable": on_gpu}
+    return torch.optim.Adam(parameters, rate, settings.adam_betas, **how)
 
 
 def save(state: State, store: Path) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from maelib.internal.shapes import Codes, Images
 from maelib.objectives.base import MEASURED, Objective, Terms
 from maelib.training import Training, parallel, precision
 from maelib.training.state import RunningTotals, State
+
+Loss = Callable[..., Terms]  # ``loss_terms``, or a compiled form of it
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Step:
     settings: Training
     total: int  # steps in all
     precision: str = "float32"
+    loss: Loss | None = None  # in place of ``loss_terms``
 
 
 def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
@@ -31,32 +34,54 @@ def train_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
     ``x`` and ``eps`` are this rank's images and posterior noise. A loss or gradient that is not
     finite leaves the weights as they are.
     """
-    settings, done = step.settings, state.progress.step
+    announce(state, step)
+    terms = device_step(state, step, x, eps)
+    state.progress.step += 1
+    return terms
+
+
+def announce(state: State, step: Step) -> None:
+    """Tell the device what changes from step to step: the learning rate and the step's number."""
+    settings, progress = step.settings, state.progress
+    rate = learning_rate(settings, progress.step, step.total, progress.halvings)
+    for group in state.optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+    state.totals.step.fill_(progress.step)
+
+
+def device_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
+    """The part of a step that happens on the device, and so may be captured and replayed.
+
+    All it reads and changes is tensors, which stay where they are; ``announce`` comes before it.
+    """
     terms = gradients(state, step, x, eps)
-    norm = nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
-    update(state, step, accumulate(state.totals, terms, norm, done))
-    update_average(state.averaged, state.model, settings.ema, done)
-    state.progress.step = done + 1
+    norm = nn.utils.clip_grad_norm_(state.model.parameters(), step.settings.clip)
+    update(state, accumulate(state.totals, terms, norm))
+    update_average(state.averaged, state.model, step.settings.ema, state.totals.step)
     return terms
 
 
 def gradients(state: State, step: Step, x: Images, eps: Codes) -> Terms:
     """The terms of the loss, whose gradients the model's parameters then have."""
-    with precision.autocast(step.precision, x.device):
-        outputs = step.network(x, eps)  # z ~ q(z|x), RE and KL of each image: model.VAE.forward
-    outputs = parallel.gather_outputs(outputs)
-    progress = state.progress.step / step.total
-    terms = step.objective(outputs, progress)  # of the whole batch: Eq. (7)
+    progress = state.progress.step / step.total if step.objective.varies else 1.0
+    terms = (step.loss or loss_terms)(step, x, eps, progress)
     state.optimizer.zero_grad(set_to_none=True)
     terms.loss.backward()
     return terms
 
 
-def update(state: State, step: Step, bad: Bool[Tensor, ""]) -> None:
+def loss_terms(step: Step, x: Images, eps: Codes, progress: float) -> Terms:
+    """The terms of the loss of the whole batch (Eq. 7); ``progress`` is the share of steps done."""
+    with precision.autocast(step.precision, x.device):
+        outputs = step.network(x, eps)  # z ~ q(z|x), RE and KL of each image: model.VAE.forward
+    return step.objective(parallel.gather_outputs(outputs), progress)
+
+
+def update(state: State, bad: Bool[Tensor, ""]) -> None:
     """One update by Adam of all parameters that have a gradient; none where ``bad``."""
-    done, halvings = state.progress.step, state.progress.halvings
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(step.settings, done, step.total, halvings)
     if state.optimizer.defaults["fused"]:
         state.optimizer.found_inf = bad.float()  # fused Adam skips the update where it is 1
     state.optimizer.step()
@@ -69,12 +94,13 @@ def encoder_steps(state: State, step: Step, batch: Callable[[int], tuple[Images,
     """
     losses: list[Tensor] = []
     before = math.inf
+    announce(state, step)
     for number in range(step.settings.encoder_steps):
         losses.append(gradients(state, step, *batch(number)).loss.detach())
         for part in (state.model.prior, state.model.decoder):
             part.zero_grad(set_to_none=True)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), step.settings.clip)
-        update(state, step, ~torch.isfinite(norm))
+        update(state, ~torch.isfinite(norm))
         if len(losses) == 10:
             now = float(sum(losses))
             if not now < before:
@@ -96,18 +122,22 @@ def learning_rate(settings: Training, step: int, total: int, halvings: int) -> f
 
 
 @torch.no_grad()
-def update_average(averaged: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+def update_average(
+    averaged: nn.Module, model: nn.Module, decay: float, step: int | Float[Tensor, ""]
+) -> None:
     """Exponential moving average, warmed up so that early weights are soon forgotten."""
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1 - decay)
+    means, weights = list(averaged.parameters()), list(model.parameters())
+    done = step if isinstance(step, Tensor) else torch.tensor(step, dtype=torch.float64)
+    share = 1 - ((1 + done) / (10 + done)).clamp(max=decay)
+    torch._foreach_lerp_(means, weights, [share.to(means[0])] * len(means))
 
 
 @torch.no_grad()
-def accumulate(totals: RunningTotals, terms: Terms, norm: Tensor, step: int) -> Bool[Tensor, ""]:
+def accumulate(totals: RunningTotals, terms: Terms, norm: Tensor) -> Bool[Tensor, ""]:
     """Add a step's terms to the totals; returns whether any was not finite, as a tensor."""
     values = torch.stack(list(terms.named().values()))
     totals.sums += values
     finite = torch.isfinite(torch.cat([values[: -len(MEASURED)], norm[None]]))
-    steps = torch.where(finite, math.inf, float(step)).to(totals.first_bad.dtype)
+    steps = torch.where(finite, math.inf, totals.step)
     torch.minimum(totals.first_bad, steps, out=totals.first_bad)
     return ~finite.all()
