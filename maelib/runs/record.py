@@ -15,7 +15,8 @@ from maelib.measure import EVALUATION_VERSION
 from maelib.training import TRAINING_VERSION
 
 SCHEMA = 2
-OTHERS = ("config.json", "progress.json", "state.json")  # in the folders of runs
+# Other JSON files in the folders of runs and of campaigns
+OTHERS = ("config.json", "progress.json", "state.json", "nll.json", "campaign.json")
 REQUIRED = {  # whatever else there is
     "data": {"name", "digest", "source"},
     "measurements": {"re", "kl", "elbo", "mpd", "std", "nll", "nll_standard_error"},
@@ -151,13 +152,13 @@ def provenance(device: torch.device, seconds: float) -> dict:
 
 
 def commit() -> str:
-    """This code's git commit, marked ``-dirty`` if maelib/ differs from it; else ``unknown``.
+    """This code's git commit, marked ``-dirty`` if maelib/ differs from it.
 
-    ``unknown`` is also the code in a repository that does not have it as its own, whatever the
-    environment says of git.
+    Where it is in no repository of its own it is what $MAELIB_COMMIT says, or ``unknown``,
+    whatever the environment says of git.
     """
     if not _git("ls-files", Path(__file__).name):
-        return "unknown"
+        return os.environ.get("MAELIB_COMMIT", "unknown")
     changed = _git("status", "--porcelain", "..")
     return _git("rev-parse", "--short=10", "HEAD") + ("-dirty" if changed else "")
 

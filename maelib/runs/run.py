@@ -2,7 +2,9 @@
 
 import csv
 import io
+import math
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -22,7 +24,9 @@ from maelib.internal.files import (
 )
 from maelib.internal.options import checked
 from maelib.internal.paths import default_out_dir, resolved
+from maelib.measure import EVALUATION_VERSION
 from maelib.measure.evaluation import measure
+from maelib.measure.kept import Kept
 from maelib.model import VAE
 from maelib.runs import monitor
 from maelib.runs import record as records
@@ -31,9 +35,10 @@ from maelib.runs.record import Record
 from maelib.runs.weights import load_model
 from maelib.training import DEVICES, parallel, precision
 from maelib.training.checkpoints import fingerprint, packed
-from maelib.training.loop import train
+from maelib.training.loop import Interrupted, train
 from maelib.training.state import Progress, TrainingError
 
+KEPT = "nll.json"  # of a run that is being measured
 Log = Callable[[str], None]
 
 
@@ -71,7 +76,8 @@ def run(
     With ``pretrained`` a run that is not finished in ``out_dir`` may be the project's own: its
     committed record and its pretrained model. ``how`` are ``train``'s keywords max_minutes,
     checkpoint_minutes, way and precision, and ``profile``: they change how the numbers are
-    computed, not which run it is. OSError if another process trains this run.
+    computed, not which run it is. OSError if another process trains this run. Interrupted, with
+    the NLL of some images kept, if ``max_minutes`` are over while it is measured.
     """
     where, pretrained = pick_device(device), checked("pretrained", pretrained, bool, {})
     config, dataset, folder = locate(config, out_dir)
@@ -135,6 +141,7 @@ def _finish(
     elif not records.is_current(record):
         record = measure_again(record, load_model(folder, where), dataset)
     records.write(record, result)
+    (folder / KEPT).unlink(missing_ok=True)
     return record
 
 
@@ -143,6 +150,8 @@ def _train_and_measure(
 ) -> Record:
     log(f"training on {where.type}: {folder.name}")
     profile = how.pop("profile", False)
+    minutes = how.get("max_minutes")
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with monitor.observer(folder, profile) as observer, explain_oom(config):
         model, progress = train(config, dataset, folder, where, observer=observer, **how)
     if profile:
@@ -150,7 +159,9 @@ def _train_and_measure(
     write_history(progress, folder / "metrics.csv")
     weights = model.state_dict()
     write_bytes(folder / "model.safetensors", packed(weights))
-    measured = _measured(model, dataset, config, "importance-weighted NLL")
+    about = {"model": fingerprint(weights), "version": EVALUATION_VERSION, "device": where.type}
+    kept = Kept(folder / KEPT, about)
+    measured = _measured(model, dataset, config, "importance-weighted NLL", deadline, kept)
     made = {
         **records.provenance(where, progress.seconds),
         "precision": precision.choose(how.get("precision", "auto"), where),
@@ -165,15 +176,29 @@ def _train_and_measure(
         data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
         history=progress.history,
         provenance=made,
-        model=fingerprint(weights),
+        model=about["model"],
         **measured,
     )
 
 
-def _measured(model: VAE, dataset: Dataset, config: Config, label: str) -> dict:
+def _measured(
+    model: VAE,
+    dataset: Dataset,
+    config: Config,
+    label: str,
+    deadline: float = math.inf,
+    kept: Kept | None = None,
+) -> dict:
     """The fields of a record that say what is measured on the model."""
     with monitor.progress_bar(label) as show, explain_oom(config):
-        return vars(measure(model, dataset, config.data, config.evaluation, observe=show))
+
+        def observe(done: int, total: int) -> None:
+            show(done, total)
+            if time.monotonic() > deadline and done < total:
+                raise Interrupted(f"measured {done} of {total} images; the same command continues.")
+
+        how = {"observe": observe, "kept": kept}
+        return vars(measure(model, dataset, config.data, config.evaluation, **how))
 
 
 def write_history(progress: Progress, path: Path) -> None:

@@ -23,15 +23,20 @@ def choose(name: str, device: torch.device) -> str:
 
 @contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Context in which CUDA multiplies float32 matrices in TF32, unless ``name`` is float32."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    """Context in which CUDA multiplies float32 matrices in TF32, unless ``name`` is float32.
+
+    cuDNN tries its convolutions and takes the fastest, which is not the same in each process: a
+    run that is continued on a GPU is not the same to the last bit.
+    """
+    cudnn = torch.backends.cudnn
+    before = torch.get_float32_matmul_precision(), cudnn.allow_tf32, cudnn.benchmark
     torch.set_float32_matmul_precision("highest" if name == "float32" else "high")
-    torch.backends.cudnn.allow_tf32 = name != "float32"
+    cudnn.allow_tf32, cudnn.benchmark = name != "float32", True
     try:
         yield
     finally:
         torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
+        cudnn.allow_tf32, cudnn.benchmark = before[1:]
 
 
 @contextmanager
