@@ -24,6 +24,14 @@ def find(roots: list[Path], folders: tuple[str, ...], *names: str) -> Path | Non
     return next((p for place in places for n in names if (p := place / n).is_file()), None)
 
 
+def intact(content: bytes, digest: str) -> bytes:
+    """The content; ValueError if it does not have the digest, a SHA-256 or an MD5."""
+    kind = "MD5" if len(digest) == 32 else "SHA-256"
+    if hashlib.new(kind.replace("-", ""), content).hexdigest() != digest:
+        raise ValueError(f"it is truncated or altered: its {kind} is another")
+    return content
+
+
 def fetch(
     urls: list[str], roots: list[Path], name: str, digest: str | None, seconds: float = 300.0
 ) -> Path:

@@ -6,14 +6,13 @@ mnist_static  50,000 / 10,000 / 10,000 images of 0 and 1, on which many publishe
 """
 
 import gzip
-import hashlib
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maelib.data.download import fetch, find
+from maelib.data.download import fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal.files import reading
 
@@ -48,7 +47,7 @@ def load_static(roots: list[Path], download: bool = True) -> Dataset:
         path = find(roots, ("binarized_mnist",), name)
         path = path or fetch(urls, roots, f"binarized_mnist/{name}", digest)
         with reading(path, "the fixed binarisation of MNIST", "delete it"):
-            text = _checked(path.read_bytes(), digest)
+            text = intact(path.read_bytes(), digest)
             images = torch.from_numpy(np.frombuffer(text, np.uint8)[::2] - ord("0")) * 255
             parts.append(Split(images.view(-1, 1, 28, 28), torch.zeros(len(images) // 784).long()))
     return Dataset("mnist_static", *parts, "binarised once and for all; no labels")
@@ -68,13 +67,7 @@ def _read(path: Path, digest: str) -> Tensor:
     """Images [n, 1, 28, 28] or labels of an IDX file that may be packed."""
     with reading(path, "MNIST's", "delete it, so that it is downloaded again"):
         content = path.read_bytes()
-        content = _checked(gzip.decompress(content) if path.suffix == ".gz" else content, digest)
+        content = intact(gzip.decompress(content) if path.suffix == ".gz" else content, digest)
     if "images" in path.name:
         return torch.frombuffer(bytearray(content[16:]), dtype=torch.uint8).view(-1, 1, 28, 28)
     return torch.frombuffer(bytearray(content[8:]), dtype=torch.uint8).long()
-
-
-def _checked(content: bytes, digest: str) -> bytes:
-    if hashlib.sha256(content).hexdigest() != digest:
-        raise ValueError("it is truncated or altered: its SHA-256 is another")
-    return content

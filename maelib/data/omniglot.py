@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from maelib.data.download import fetch, find
+from maelib.data.download import fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal import rng
 from maelib.internal.files import reading
@@ -87,9 +87,7 @@ def read_burda(path: Path, counts: tuple[int, int] = BURDA_COUNTS) -> tuple[Spli
 def read_lake(path: Path) -> tuple[Drawings, Labels]:
     """All 32,460 drawings and their alphabets from the packed file."""
     with reading(path, "the packed drawings of OMNIGLOT", "delete it, so that they are downloaded"):
-        packed = path.read_bytes()
-        if hashlib.sha256(packed).hexdigest() != LAKE_DIGEST:
-            raise ValueError("it is truncated or altered: its SHA-256 is another")
+        packed = intact(path.read_bytes(), LAKE_DIGEST)
         with np.load(io.BytesIO(packed), allow_pickle=False) as content:
             bits = np.unpackbits(content["images"], axis=1, count=105 * 105)
             alphabet = content["alphabet"].astype(np.int64)
@@ -107,9 +105,7 @@ def read_archives(roots: list[Path], download: bool) -> tuple[Drawings, Labels]:
         path = find(roots, ("omniglot-py", "omniglot"), f"{name}.zip")
         path = path or fetch(urls, roots, f"omniglot-py/{name}.zip", md5)
         with reading(path, "an archive of OMNIGLOT", "delete it, so that it is downloaded again"):
-            content = path.read_bytes()
-            if hashlib.md5(content).hexdigest() != md5:
-                raise ValueError("it is truncated or altered: its MD5 is another")
+            content = intact(path.read_bytes(), md5)
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for member in sorted(n for n in archive.namelist() if n.endswith(".png")):
                     with archive.open(member) as file:
