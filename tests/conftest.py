@@ -19,6 +19,14 @@ def _seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's digits, which need no download."""
+    from maelib.data import dataset  # here, so that its shapes are checked
+
+    return dataset.load("digits")
+
+
 @pytest.fixture
 def no_data(tmp_path, monkeypatch):
     """A machine without any data set and without a network."""

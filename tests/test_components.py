@@ -5,8 +5,9 @@ import math
 
 import pytest
 import torch
+from helpers import CPU, smoke
 
-from maelib import config, model
+from maelib import model
 from maelib.data import dataset
 from maelib.divergences import standard_kl
 from maelib.internal import rng
@@ -18,7 +19,6 @@ from maelib.training import loop
 from maelib.training.state import start
 from maelib.training.step import Step, train_step
 
-CPU = torch.device("cpu")
 LATENT = 4
 
 
@@ -33,10 +33,6 @@ def du(**more):
 
 def delta(**more):
     return DeltaPosterior(Linear(3, 2 * LATENT), **{"delta": 0.15, **more})
-
-
-def smoke(objective, **options):
-    return config.resolve("smoke", "digits", objective, **options)
 
 
 # Posteriors

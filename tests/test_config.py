@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import smoke
 
 from maelib import config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
@@ -43,10 +44,6 @@ def _base(hint):
     if isinstance(hint, types.UnionType):
         return typing.get_args(hint)[0]
     return typing.get_origin(hint) or hint
-
-
-def smoke(**options):
-    return resolve("smoke", "digits", **options)
 
 
 def resolvable(objective, name):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from helpers import silent
 
 from maelib import config
 from maelib.data import dataset
@@ -15,7 +16,6 @@ from maelib.runs.run import run
 from maelib.training import parallel
 from maelib.training.loop import batches
 
-CPU = torch.device("cpu")
 CASES = [
     {"objective": "mae", "alpha": 1.0, "beta": 0.5, "free_bits": 0.0},
     {"objective": "mae", "alpha": 0.5, "beta": 0.1, "diverse": "pairwise", "free_bits": 1.0},
@@ -89,7 +89,7 @@ def test_torchrun_trains_the_run_that_one_process_trains(tmp_path):
     two = json.loads(next((tmp_path / "two").glob("smoke/*/result.json")).read_text())
     assert two["provenance"]["processes"] == 2
     c = config.resolve("smoke", "digits", objective="vlae")
-    one, _, _ = run(c, out_dir=tmp_path / "one", log=lambda _: None, precision="float32")
+    one, _, _ = run(c, out_dir=tmp_path / "one", log=silent, precision="float32")
     assert two["name"] == one.name
     for name in ("re", "kl", "nll", "mpd"):
         assert two["measurements"][name] == pytest.approx(one.measurements[name], rel=1e-3)

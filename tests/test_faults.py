@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import CPU, silent, smoke
 
 from maelib import cli, config
-from maelib.data import dataset
 from maelib.internal.files import write_json
 from maelib.model import build
 from maelib.objectives.mae import MAE
@@ -41,21 +41,6 @@ from maelib.training.state import (
     start,
 )
 from maelib.training.step import Step, train_step
-
-CPU = torch.device("cpu")
-
-
-def smoke(**changes):
-    return config.resolve("smoke", "digits", **changes)
-
-
-def silent(_):
-    pass
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return dataset.load("digits")
 
 
 def prepared(out_dir):

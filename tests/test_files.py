@@ -11,24 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import CPU, silent, smoke
 
-from maelib import cli, config
+from maelib import cli
 from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs.run import run
 from maelib.runs.weights import load_model
 from maelib.training import checkpoints
 from maelib.training.state import restore
-
-CPU = torch.device("cpu")
-
-
-def smoke(**changes):
-    return config.resolve("smoke", "digits", **changes)
-
-
-def silent(_):
-    pass
 
 
 @pytest.fixture(scope="module")

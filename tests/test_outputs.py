@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+from helpers import silent
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,10 +22,6 @@ from maelib.runs import record as records
 from maelib.runs.run import run
 
 RESULTS = Path(__file__).parents[1] / "results"
-
-
-def silent(_):
-    pass
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import silent
 from PIL import Image
 
 import maelib
@@ -211,7 +212,7 @@ def test_a_run_on_own_pictures_is_never_beside_the_paper(side, colour, tmp_path,
     assert "mae-a1-b0.5 on own-my-pictures, preset smoke" in capsys.readouterr().out
     assert cli.main(["train", *how]) == 0
     c = config.resolve("smoke", str(path))
-    record, _, _ = run(c, out_dir=tmp_path / "runs", log=lambda _: None)
+    record, _, _ = run(c, out_dir=tmp_path / "runs", log=silent)
     assert ("bpd" in record.measurements) == colour
     assert images_of(c.data.name) is None
     assert list(tables.compare(record)) == ["ours (own-my-pictures, smoke)"]
@@ -223,7 +224,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     path = write_folder(folder / "pictures", discs(40, 16))
     c = config.resolve("smoke", path)
-    record, _, _ = run(c, out_dir=folder / "runs", log=lambda _: None)
+    record, _, _ = run(c, out_dir=folder / "runs", log=silent)
     return str(path), str(folder / "runs" / "smoke" / record.name)
 
 
@@ -316,7 +317,7 @@ def test_a_run_may_begin_with_another_model_s_weights_and_its_key_says_so(finish
     begun, before = state.start(c, images, torch.device("cpu")), load_model(Path(folder))
     for ours, theirs in zip(begun.model.parameters(), before.parameters(), strict=True):
         assert torch.equal(ours, theirs)
-    record, net, _ = run(c, out_dir=tmp_path / "runs", log=lambda _: None)
+    record, net, _ = run(c, out_dir=tmp_path / "runs", log=silent)
     assert record.config.training.init_weights
     assert not torch.equal(net.encoder.features.bias, before.encoder.features.bias)
     moved = Path(shutil.copytree(folder, tmp_path / "moved" / Path(folder).name))
@@ -324,7 +325,7 @@ def test_a_run_may_begin_with_another_model_s_weights_and_its_key_says_so(finish
     (moved / "model.safetensors").write_bytes(b"cut off")
     damaged = config.resolve("smoke", other, init_from=str(moved), epochs=3)
     with pytest.raises(ValueError, match=r"model\.safetensors is not the model that this run"):
-        run(damaged, out_dir=tmp_path / "runs", log=lambda _: None)
+        run(damaged, out_dir=tmp_path / "runs", log=silent)
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from helpers import silent, smoke
 from safetensors.torch import load_file, save_file
 
 import maelib
-from maelib import cli, config
+from maelib import cli
 from maelib.internal.files import sealed
 from maelib.measure import evaluation
 from maelib.runs import pretrained
@@ -16,14 +17,6 @@ from maelib.runs import record as records
 from maelib.runs.pretrained import find_pretrained
 from maelib.runs.run import run
 from maelib.training.checkpoints import packed
-
-
-def smoke(**changes):
-    return config.resolve("smoke", "digits", **changes)
-
-
-def silent(_):
-    pass
 
 
 @pytest.fixture(scope="module")

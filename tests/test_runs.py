@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers import CPU, silent, smoke
 
 from maelib import cli, config
-from maelib.data import dataset
 from maelib.internal import paths
 from maelib.objectives import OBJECTIVES
 from maelib.objectives.mae import MAE
@@ -20,21 +20,6 @@ from maelib.training import checkpoints
 from maelib.training.loop import Interrupted, Observer, train
 from maelib.training.state import TrainingError, restore
 from maelib.training.step import update_average
-
-CPU = torch.device("cpu")
-
-
-def smoke(**changes):
-    return config.resolve("smoke", "digits", **changes)
-
-
-def silent(_):
-    pass
-
-
-@pytest.fixture(scope="module")
-def digits():
-    return dataset.load("digits")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from helpers import CPU, silent, smoke
 
 from maelib import config, model
 from maelib.data import dataset
@@ -16,12 +17,6 @@ from maelib.runs.run import run
 from maelib.training import loop, precision
 from maelib.training.state import Progress, start
 from maelib.training.step import Step, train_step
-
-CPU = torch.device("cpu")
-
-
-def smoke(**changes):
-    return config.resolve("smoke", "digits", **changes)
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +91,7 @@ def test_profile_is_a_trace_that_opens(tmp_path):
 
 def test_tensorboard_is_written_where_it_is_installed_and_silent_elsewhere(tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
-    record, _, _ = run(smoke(), out_dir=tmp_path, log=lambda _: None)
+    record, _, _ = run(smoke(), out_dir=tmp_path, log=silent)
     assert list((tmp_path / "smoke" / record.name / "tensorboard").glob("events.*"))
     monkeypatch.setattr(monitor.importlib.util, "find_spec", lambda _: None)
     with monitor.tensorboard(tmp_path / "without") as validated:

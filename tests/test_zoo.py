@@ -6,7 +6,7 @@ The zoo's table shows of each remedy the best try, and says what has not been ru
 from dataclasses import replace
 
 import pytest
-import torch
+from helpers import CPU, silent
 
 from maelib import config
 from maelib.cli import parser
@@ -18,12 +18,6 @@ from maelib.objectives import OBJECTIVES
 from maelib.report import tables, zoo
 from maelib.runs.run import run
 from maelib.training.loop import Interrupted, train
-
-CPU = torch.device("cpu")
-
-
-def silent(_):
-    pass
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
