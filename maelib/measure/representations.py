@@ -88,7 +88,8 @@ def cluster(
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = KMeans(k, n_init=1, random_state=seed).fit(train)
     nearest = train_labels[pairwise_distances_argmin(fitted.cluster_centers_, train)]
-    counts = contingency(fitted.labels_, train_labels, k)
+    counts = np.zeros((k, int(train_labels.max()) + 1), dtype=int)  # [clusters, classes]
+    np.add.at(counts, (fitted.labels_, train_labels), 1)
     matched = np.full(k, -1)
     rows, columns = linear_sum_assignment(counts, maximize=True)
     matched[rows] = columns
@@ -96,13 +97,6 @@ def cluster(
     ways = {"": nearest, "_majority": counts.argmax(1), "_hungarian": matched}
     scores = {end: 100 * float((label[found] == test_labels).mean()) for end, label in ways.items()}
     return scores | {"_nmi": float(normalized_mutual_info_score(test_labels, found))}
-
-
-def contingency(clusters: np.ndarray, labels: Labels, k: int) -> np.ndarray:
-    """How many samples of each cluster have each label, [k, classes]."""
-    counts = np.zeros((k, int(labels.max()) + 1), dtype=int)
-    np.add.at(counts, (clusters, labels), 1)
-    return counts
 
 
 def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[TestCodes, TestLabels]:
