@@ -136,9 +136,10 @@ def mutual_information(
 ) -> tuple[Scalar, PerDimension]:
     """I_q(x;z) of Eq. (9), and I_q(x;z_k) of every dimension.
 
-    The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j). It cannot exceed
-    log N; close to log N, the true value is at least about that large. Arrays have at
-    most about ``elements`` elements.
+    The estimate is the mean of log q(z_i|x_i) - log (1/N) sum_j q(z_i|x_j), with one z_i for each
+    image. It cannot exceed log N. For the N images alone it is unbiased; for the population that
+    they are drawn from, its expectation is a lower bound (InfoNCE with the best critic).
+    Arrays have at most about ``elements`` elements.
     """
     z = mu + (0.5 * logvar).exp() * eps
     own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))

@@ -35,8 +35,9 @@ def measure(
     """Every measure of this module, and those of single dimensions as lists.
 
     ``kl`` is KL(q(z|x) || p(z)) on the same images; ``marginal_kl`` is KL(q(z) || p(z)) = KL - I_q.
-    ``saturated`` is 1 where I_q lies within half a nat of its ceiling ``log_n``; the marginal KL
-    is then an upper estimate. A flow prior does not factorise and gives no KL per dimension.
+    For the population it is an upper estimate. It is far too large where ``saturated`` is 1, that
+    is, where I_q lies within half a nat of its ceiling ``log_n``. A flow prior does not factorise
+    and gives no KL per dimension.
     """
     eps = torch.randn(mu.shape, generator=rng.generator(0, "collapse")).to(mu)
     info, per_dimension = mutual_information(mu, logvar, eps)
