@@ -107,6 +107,11 @@ class Network(Settings):
         return self.latent // self.map_side**2
 
 
+def halved(side: int, times: int) -> int:
+    """A side that was halved so often, rounded up."""
+    return -(-side // 2**times)
+
+
 def map_side(side: int) -> int:
-    """The side of a colour image's latent maps: a quarter of the image's, rounded up."""
-    return -(-side // 4)
+    """The side of a colour image's latent maps: a quarter of the image's."""
+    return halved(side, 2)

@@ -15,8 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maelib.internal.shapes import Codes, ColourImages, Maps, OtherMaps, ResizedMaps
+from maelib.nets import halved
 from maelib.nets.layers import Conv2d, ConvTranspose2d, WeightNorm, concat_elu, elu, in_float32
-from maelib.nets.likelihoods import LogisticMixture, mixture_log_prob, mixture_mean
+from maelib.nets.likelihoods import PARAMETERS, mixture_log_prob, mixture_mean
 
 Kernel = tuple[int, int]  # rows and columns
 MakeConv = Callable[[int, int], nn.Module]
@@ -121,9 +122,9 @@ class CodePyramid(nn.Module):
         self.up32 = ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
 
     def forward(self, z: Codes) -> Pyramid:
-        quarter, half = -(-self.side // 4), -(-self.side // 2)
+        quarter = halved(self.side, 2)
         h8 = elu(self.first(z.unflatten(1, (self.maps, quarter, quarter))))
-        h16 = _cut(elu(self.up16(h8)), half)
+        h16 = _cut(elu(self.up16(h8)), halved(self.side, 1))
         return h8, h16, _cut(elu(self.up32(h16)), self.side)
 
 
@@ -158,7 +159,7 @@ class _ColourDecoder(nn.Module):
         self.shape = (3, side, side)
         self.pyramid = CodePyramid(maps, channels, side)
         self.stem = Stem(channels, left_rows)
-        self.last = Conv2d(channels, LogisticMixture.outputs(mixtures), 1)
+        self.last = Conv2d(channels, PARAMETERS * mixtures, 1)
 
     def forward(self, z: Codes, x: ColourImages) -> OtherMaps:
         return self.given_code(x, self.pyramid(z))

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from maelib.internal.shapes import BinaryImages, Codes, Images, Maps, ResizedMaps
+from maelib.nets import halved
 from maelib.nets.layers import Conv2d, ConvTranspose2d, Linear, elu
 from maelib.nets.likelihoods import bernoulli_log_prob, bernoulli_mean
 
@@ -33,7 +34,7 @@ class ResNetEncoder(nn.Module):
     def __init__(self, channels: tuple[int, int, int], hidden: int, side: int = 28):
         super().__init__()
         self.blocks = nn.Sequential(*(DownBlock(*pair) for pair in pairwise((1, *channels))))
-        self.features = Conv2d(channels[-1], hidden, _halved(side, 3))
+        self.features = Conv2d(channels[-1], hidden, halved(side, 3))
         self.outputs = hidden
 
     def forward(self, x: BinaryImages) -> Float[Tensor, "batch hidden"]:
@@ -75,17 +76,12 @@ class ResNetDecoder(nn.Module):
         super().__init__()
         self.shape = (1, side, side)
         a, b, c = channels
-        even = [_halved(side, times) % 2 == 0 for times in range(3)]
+        even = [halved(side, times) % 2 == 0 for times in range(3)]
         self.features = Linear(latent, hidden)
-        self.project = ConvTranspose2d(hidden, c, _halved(side, 3))  # 1x1 -> 4x4 for side 28
+        self.project = ConvTranspose2d(hidden, c, halved(side, 3))  # 1x1 -> 4x4 for side 28
         self.up7, self.up14 = UpBlock(c, b, even[2]), UpBlock(b, a, even[1])
         self.up28 = UpBlock(a, 1, even[0])
 
     def forward(self, z: Codes, x: BinaryImages | None = None) -> BinaryImages:
         h = elu(self.project(elu(self.features(z))[:, :, None, None]))
         return self.up28(elu(self.up14(elu(self.up7(h)))))
-
-
-def _halved(side: int, times: int) -> int:
-    """A side that was halved so often, rounded up."""
-    return -(-side // 2**times)
