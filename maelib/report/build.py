@@ -72,19 +72,15 @@ def write_all(
 
 def write_presets(root: Path, runs: Path) -> Iterator[Path]:
     """``write_all`` for every preset that has results on real data; gives each folder."""
-    found = records_on_disk.collect(root / "results")
-    real = {r.config.preset for r in found if not _is_stand_in(r.config.data.name)}
-    for preset in (preset for preset in PRESETS if preset in real):
+    for preset in _on_real_data(records_on_disk.collect(root / "results")):
         yield write_all(preset, "mnist", root, runs)
 
 
 def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> Path:
     """figures/ for the largest preset with results on real data, figures/<preset>/ for others."""
-    real = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
-    largest = next((name for name in reversed(PRESETS) if name in real), None)
     if _is_stand_in(dataset):
         return root / "figures" / preset / dataset
-    return root / "figures" / ("" if preset == largest else preset)
+    return root / "figures" / ("" if [preset] == _on_real_data(records)[-1:] else preset)
 
 
 def sheets(
@@ -179,6 +175,12 @@ def _at_hand(name: str) -> Dataset | None:
 
 def _is_stand_in(name: str) -> bool:
     return name in STAND_INS.values()
+
+
+def _on_real_data(records: list[Record]) -> list[str]:
+    """The presets that have results on real data, the largest last."""
+    found = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
+    return [preset for preset in PRESETS if preset in found]
 
 
 def _of(dataset: str, records: list[Record]) -> list[Record]:
