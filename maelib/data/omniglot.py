@@ -48,10 +48,8 @@ def load_burda(roots: list[Path], download: bool = True) -> Dataset:
     path = find(roots, ("omniglot", "OMNIGLOT"), "chardata.mat")
     path = path or fetch([BURDA_URL] if download else [], roots, "omniglot/chardata.mat", None)
     train, test, digest = read_burda(path)
-    source = f"chardata.mat with SHA-256 {digest}"
-    return Dataset(
-        "omniglot", *split_off(train.images, train.labels, 2345, "omniglot split"), test, source
-    )
+    parts = split_off(train.images, train.labels, 2345, "omniglot split")
+    return Dataset("omniglot", *parts, test, f"chardata.mat with SHA-256 {digest}")
 
 
 def load_lake(roots: list[Path], download: bool = True) -> Dataset:
@@ -118,10 +116,8 @@ def read_archives(roots: list[Path], download: bool) -> tuple[Drawings, Labels]:
 
 def shrink(drawings: Drawings) -> StoredImages:
     """28x28 grey images: a pixel's value is the share of its area that is ink."""
-    small = [
-        F.interpolate(part[:, None].float(), size=(28, 28), mode="area")
-        for part in drawings.split(2000)
-    ]
+    parts = (part[:, None].float() for part in drawings.split(2000))
+    small = [F.interpolate(part, size=(28, 28), mode="area") for part in parts]
     return (torch.cat(small) * 255).round().to(torch.uint8)
 
 

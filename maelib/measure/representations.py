@@ -43,11 +43,8 @@ def codes(model: VAE, images: UInt8[Tensor, "batch 1 h w"], part: str, batch: in
 
 def measure_model(model: VAE, train: Split, test: Split, runs: int = 5) -> dict[str, float]:
     """``measure`` on the posterior means of a model."""
-    parts = {"train": train, "test": test}
-    (known, labels), (other, truth) = (
-        (codes(model, part.images, key), part.labels.numpy()) for key, part in parts.items()
-    )
-    return measure(known, labels, other, truth, runs)
+    known, other = codes(model, train.images, "train"), codes(model, test.images, "test")
+    return measure(known, train.labels.numpy(), other, test.labels.numpy(), runs)
 
 
 def measure(

@@ -16,6 +16,7 @@ from safetensors import safe_open
 
 from maelib.config import Config, from_json
 from maelib.internal.files import reading, sealed, typed, unsealed, write_bytes
+from maelib.internal.paths import CHECKPOINTS as FOLDER
 from maelib.internal.shapes import Images
 from maelib.measure.evaluation import iw_nll
 from maelib.model import VAE
@@ -24,7 +25,6 @@ from maelib.runs.record import Record
 from maelib.runs.weights import load_weights
 from maelib.training.checkpoints import fingerprint, packed
 
-FOLDER = Path(__file__).parents[2] / "checkpoints"
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
 IMAGES, K = 100, 64  # by which that is measured
 REMEDY = "restore it with git checkout"
