@@ -172,7 +172,7 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
     log = root / "build" / "reproduce.log"
     log.parent.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "snakemake", *arguments]
-    with log.open("a") as file, log.open(errors="replace") as written:
+    with log.open("a") as file, log.open(encoding="utf-8", errors="replace") as written:
         written.seek(0, os.SEEK_END)
         said = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
         process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), process_group=0, **said)
@@ -185,7 +185,8 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
 def forwarded_signals(process: subprocess.Popen) -> Iterator[list[int]]:
     """SIGINT and SIGTERM go on to the group of the process, and after the first one SIGKILL.
 
-    Yields the list of the signals caught. At the end of the block the group is gone after a signal.
+    Yields the list of the signals caught, and of the one that killed the process itself. If there
+    was one, the group is gone at the end of the block.
     """
     caught: list[int] = []
 
@@ -199,8 +200,11 @@ def forwarded_signals(process: subprocess.Popen) -> Iterator[list[int]]:
     try:
         yield caught
     finally:
-        process.wait()
+        ended = process.wait()
         with suppress(ProcessLookupError):
+            if ended < 0 and not caught:  # by another's signal: its jobs know nothing of it
+                caught.append(-ended)
+                os.killpg(process.pid, signal.SIGTERM)
             patience = time.monotonic() + PATIENCE
             while caught and time.monotonic() < patience:  # notebooks end their kernels
                 os.killpg(process.pid, 0)
