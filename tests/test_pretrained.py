@@ -144,10 +144,15 @@ def test_a_run_takes_the_pretrained_model_only_if_asked_and_never_over_its_own(
 
 def test_commands_take_a_pretrained_name_and_export_a_run(finished, tmp_path, monkeypatch, capsys):
     record, _, _ = finished
-    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "checkpoints")
     arguments = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path / "runs")]
     assert cli.main(["train", *arguments]) == 0
-    assert cli.main(["export", str(tmp_path / "runs" / "smoke" / record.name)]) == 0
+    export = ["export", str(tmp_path / "runs" / "smoke" / record.name)]
+    assert cli.main(export) == 2
+    assert "this maelib is installed without it" in capsys.readouterr().err
+    assert not pretrained.FOLDER.exists()
+    (tmp_path / "pyproject.toml").touch()
+    assert cli.main(export) == 0
     assert "digits-mae-a1-b0.5" in capsys.readouterr().out
     shutil.rmtree(tmp_path / "runs")
     png = tmp_path / "some.png"

@@ -27,7 +27,7 @@ from maelib.training.checkpoints import fingerprint, packed
 
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
 IMAGES, K = 100, 64  # by which that is measured
-REMEDY = "restore it with git checkout"
+REMEDY = "restore it with git checkout, or take it away if it is another's"
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,13 @@ def read_header(path: Path) -> Pretrained:
 def export(model: VAE, record: Record, x: Images, folder: Path | None = None) -> Pretrained:
     """Write the file of a finished run; ``x`` are the test images that judge the rounding.
 
-    ValueError if the file holds the model of another run.
+    ValueError if the file holds the model of another run, or there is no project to put it in.
     """
+    if folder is None and not (FOLDER.parent / "pyproject.toml").is_file():
+        raise ValueError(
+            "a model is exported into checkpoints/ of the project, but this maelib is installed "
+            "without it; run pip install -e . in a clone, then export again."
+        )
     path = (folder or FOLDER) / f"{record.config.short_name()}.safetensors"
     if path.exists() and (other := read_header(path)).run != record.name:
         raise ValueError(
