@@ -107,10 +107,13 @@ def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], 
     """The images and labels of a .npz or .npy file, whatever the order of their axes."""
     remedy = "save a .npy file, or a .npz file that calls it 'images'"
     with reading(path, "a readable array of pictures", remedy), path.open("rb") as file:
-        content = np.load(file, allow_pickle=False)
-        arrays = content if path.suffix == ".npz" else {"images": content}
-        images = arrays["images"]
-        labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
+        try:
+            content = np.load(file, allow_pickle=False)
+            arrays = content if path.suffix == ".npz" else {"images": content}
+            images = arrays["images"]
+            labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
+        except MemoryError as problem:  # a damaged header asks for terabytes
+            raise ValueError(str(problem)) from problem
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and images.shape[3] in (1, 3):
