@@ -5,6 +5,7 @@ It imports no torch before a command runs, so that help is fast.
 
 import argparse
 from dataclasses import dataclass, replace
+from os.path import expanduser
 from pathlib import Path
 
 from maelib.config import PRESETS, objective_classes, options_of, resolve
@@ -92,6 +93,7 @@ class Reconstruction(Device):
 def run(name: str, given: dict) -> None:
     """Run the command ``name`` on what was given; the options of its own are checked first."""
     work, argument, own, others = COMMANDS[name]
+    given = {key: expanduser(v) if isinstance(v, str) else v for key, v in given.items()}
     settings = [kind(**options_of(kind, given)) for kind in own]
     rest = {key: given[key] for kind in others for key in options(kind)}
     work(*([given[argument]] if argument else []), *settings, **rest)

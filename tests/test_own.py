@@ -1,11 +1,14 @@
 """A user's own pictures: what is read, what is refused, and that the networks fit them."""
 
 import copy
+import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -136,6 +139,16 @@ def test_a_folder_of_unfit_pictures_is_one_sentence(damage, sentence, tmp_path, 
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def asking_for(count):
+    """A .npz file whose header announces ``count`` pictures, of which none is there."""
+    header, packed = io.BytesIO(), io.BytesIO()
+    about = {"descr": "|u1", "fortran_order": False, "shape": (count, 20, 20)}
+    np.lib.format.write_array_header_1_0(header, about)
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("images.npy", header.getvalue())
+    return packed.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
@@ -152,6 +165,7 @@ def test_a_folder_of_unfit_pictures_is_one_sentence(damage, sentence, tmp_path, 
         ({"images": np.zeros((20, 8, 8))}, "8x8 pixels"),
         (b"PK\3\4 cut off", "is not a readable array"),
         (b"", "is not a readable array"),
+        (asking_for(10**12), r"is not a readable array .*Unable to allocate"),
     ],
 )
 def test_an_array_of_unfit_pictures_is_one_sentence(content, sentence, tmp_path):
@@ -273,6 +287,7 @@ def test_temperature_scales_the_noise_of_the_prior():
         (["sample", "RUN", "--out", "x.gif"], "out is 'x.gif'; it must end in .png, .npz"),
         (["sample", "RUN", "--out", "/proc/no/x.png"], "which cannot be written"),
         (["sample", "RUN", "--out", "used"], "a folder that is in use"),
+        (["sample", "RUN", "--out", "~/used"], "used', a folder that is in use"),
         (["evaluate", "RUN", "--nll-k", "-5"], "nll_k is -5"),
         (["evaluate", "RUN", "--nll-k", "0"], "nll_k is 0"),
         (["evaluate", "RUN", "--nll-images", "-3"], "nll_images is -3"),
@@ -286,6 +301,7 @@ def test_every_number_and_path_is_checked_before_anything_is_opened(
     arguments, sentence, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
     assert cli.main(arguments) == 2  # and not that there is no RUN
@@ -302,7 +318,7 @@ def test_a_model_refuses_images_of_another_shape_or_range(finished, change):
 
 
 def test_a_closed_pipe_is_no_error():
-    command = f"{sys.executable} -m maelib data digits | head -c 1"
+    command = f"{shlex.quote(sys.executable)} -m maelib data digits | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("d", "")
 

@@ -34,7 +34,7 @@ class Training(Settings):
         20, "validations without a better validation ELBO before the rate is halved", least=1
     )
     halvings: int = option(3, "halvings of the rate before training ends", least=0)
-    init_images: int = option(500, "images of the data-dependent initialisation", least=1)
+    init_images: int = option(500, "images of the data-dependent initialisation", least=2)
     encoder_steps: int = option(
         0, "updates of the encoder alone before each step, at most, while I_q rises", least=0
     )
