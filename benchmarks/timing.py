@@ -107,7 +107,8 @@ def provenance(device: torch.device) -> dict:
     found = record.provenance(device, 0.0)
     del found["train_seconds"]
     cpuinfo = Path("/proc/cpuinfo")
-    named = re.search(r"model name\s*: (.*)", cpuinfo.read_text()) if cpuinfo.exists() else None
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.exists() else ""
+    named = re.search(r"model name\s*: (.*)", text)
     return found | {
         "cpu": named[1].strip() if named else platform.processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -120,4 +121,4 @@ def write(path: Path, about: dict, rows: list[Row]) -> None:
     """Write the provenance and the rows measured so far."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"provenance": about, "rows": [row.json() for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

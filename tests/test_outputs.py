@@ -1,6 +1,9 @@
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +194,18 @@ def test_text_from_files_is_shown_and_never_run(tmp_path):
     caption = next(line for line in latex.splitlines() if line.startswith(r"\caption"))
     plain = re.sub(r"\\(text[a-z]+\{\}|text[a-z]+ |[_%&#${}])", "", caption[len(r"\caption{") : -1])
     assert not set(plain) & set("\\%&#$_{}~^")
+
+
+def test_tables_are_utf_8_whatever_the_locale(tmp_path):
+    code = (
+        "import sys, pandas; from pathlib import Path; from maelib.report import tables\n"
+        "tables.write(pandas.DataFrame({'model': ['1 \\xb1 2']}), '\\xfc', Path(sys.argv[1]))"
+    )
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "t")]
+    subprocess.run(command, env=os.environ | ascii_only, check=True)
+    assert all("1 ± 2" in path.read_bytes().decode() for path in tmp_path.iterdir())
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished):
