@@ -3,8 +3,8 @@
 python benchmarks/soak.py --json benchmarks/soak.json     # everything
 python benchmarks/soak.py --scale 0.02 --only mutants     # a short form of one part
 
-An input is a damaged file, or a run that was struck at one of its file-system events: killed,
-signalled, or told that the disk is full. Each ends in one of four ways:
+An input is a damaged file, a bad reply of a server, or a run that was struck at one of its
+file-system events: killed, signalled, or told that the disk is full. Each ends in one of four ways:
 
 refused     an error of one sentence
 survived    what is read, or what the run ends with, is what it would have been without the fault
@@ -29,28 +29,18 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from soak_files import OK, SETTINGS, Reader, every_reader
 
-from maelib import cli, config
-from maelib.data import mnist, omniglot
-from maelib.internal.files import sha256, write_text
-from maelib.measure.evaluation import test_images
-from maelib.report import claims, tables
-from maelib.runs import monitor, pretrained
+from maelib import cli
+from maelib.internal.files import write_text
 from maelib.runs import record as records
-from maelib.runs.run import run
-from maelib.runs.weights import load_model
-from maelib.training.checkpoints import fingerprint
-from maelib.training.state import TrainingError, restore
+from maelib.training.state import TrainingError
 
 ROOT = Path(__file__).parents[1]
 ENDS = ("refused", "survived", "wrong", "traceback")
@@ -60,119 +50,14 @@ ODD = (
     DROP, None, True, -1, 0, 2**70, 10**400, 1e308, float("nan"), float("-inf"), "", "x",
     "../../x", "\ud800", [], [[]], {}, {"a": 1}, {"sha256": "0"},
 )  # fmt: skip
-CPU = torch.device("cpu")
-SETTINGS = {"preset": "smoke", "dataset": "digits"}
-TRAIN = ["train", "--preset", "smoke", "--dataset", "digits", "--checkpoint-minutes", "0"]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A kind of file, and what is read from an intact one."""
-
-    name: str
-    path: Path
-    read: Callable[[], object]
-    good: tuple = ()  # all that may be read; empty where nothing tells what is right
-    tries: int = 500
-
-
-# The readers
-
-
-def run_readers(folder: Path) -> list[Reader]:
-    """The files of one finished run with two checkpoints, and of its exported model."""
-    record, model, images = run(
-        config.resolve(**SETTINGS), out_dir=folder / "runs", checkpoint_minutes=0.0, log=quiet
-    )
-    home = folder / "runs" / "smoke" / record.name
-    bare = Path(shutil.copytree(home, folder / "bare" / "smoke" / record.name))
-    shutil.rmtree(bare / "checkpoints")
-    x = test_images(images.test.images[:20])
-    kept = pretrained.export(model, record, x, folder / "checkpoints").path
-    older = folder / "older" / f"{record.name}.json"
-    older.parent.mkdir()
-    content = json.loads((home / "result.json").read_text())
-    older.write_text(json.dumps({k: content[k] for k in content if k not in ("sealed", "sha256")}))
-    result, (_, last) = bare / "result.json", sorted((home / "checkpoints").iterdir())
-    read_state = partial(restored, home / "checkpoints")
-    newest, aside = read_state(), shutil.move(last, folder)
-    states = (newest, read_state())
-    shutil.move(aside, last)
-    listed = partial(listing, home)
-    both = (listed(), f"{'smoke':>7}  {record.name}  damaged")
-    one = partial(weights, bare)
-    exported = partial(from_export, kept)
-    return [
-        Reader("result.json", result, partial(records.read, result), (record,), 1500),
-        Reader("results in tables", result, partial(reported, bare), (reported(bare), ""), 100),
-        Reader("results without a digest", older, partial(reported, older.parent), (), 200),
-        Reader("progress.json", home / "progress.json", listed, both, 600),
-        Reader("state.json", last / "state.json", read_state, states, 300),
-        Reader("checkpoint", last / "best.safetensors", read_state, states, 300),
-        Reader("model.safetensors", bare / "model.safetensors", one, (one(),), 600),
-        Reader("pretrained model", kept, exported, (exported(),), 700),
-    ]
-
-
-def restored(store: Path) -> tuple:
-    """What training continues from."""
-    state = restore(config.resolve(**SETTINGS), store, CPU)
-    return state.progress, fingerprint(state.best.state_dict())
-
-
-def listing(folder: Path) -> str:
-    """The run's line in ``maelib runs``."""
-    return monitor.status(folder).line()
-
-
-def weights(folder: Path) -> str:
-    """The digest of a run's model."""
-    return fingerprint(load_model(folder).state_dict())
-
-
-def from_export(path: Path) -> tuple:
-    """A pretrained model's header and the digest of its weights."""
-    found = pretrained.read_header(path)
-    return found, fingerprint(found.load().state_dict())
-
-
-def reported(folder: Path) -> str:
-    """A table, the captions and the verdicts of the results in ``folder``; "" of none."""
-    found = records.collect(folder)
-    measured = tables.measured(found, [*tables.MEASURES, *tables.COLLAPSE]).to_csv()
-    words = [tables.caption(found), *(r.caption() for r in found)]
-    return measured + "".join(words) + str(claims.verdicts(found)) if found else ""
-
-
-def data_readers(folder: Path) -> list[Reader]:
-    """Small data sets in the formats of the real ones, whose published digests they are given."""
-    raw, packed = folder / "MNIST" / "raw", folder / "omniglot" / "omniglot_105.npz"
-    draw = np.random.default_rng(0)
-    for path in (raw, packed.parent):
-        path.mkdir(parents=True)
-    for name in mnist.FILES:
-        shape = (2100, 28, 28) if "images" in name else (2100,)
-        head = b"".join(n.to_bytes(4, "big") for n in (0x800 + len(shape), *shape))
-        (raw / name).write_bytes(head + draw.integers(0, 10, shape, np.uint8).tobytes())
-        mnist.FILES[name] = sha256(raw / name)
-    np.savez(packed, images=draw.integers(0, 256, (10, 1379), np.uint8), alphabet=np.arange(10))
-    omniglot.LAKE_DIGEST = sha256(packed)
-    digits, drawings = partial(loaded, folder), partial(unpacked, packed)
-    return [
-        Reader("IDX file of images", raw / min(mnist.FILES), digits, (digits(),), 100),
-        Reader("IDX file of labels", raw / max(mnist.FILES), digits, (digits(),), 100),
-        Reader("omniglot_105.npz", packed, drawings, (drawings(),), 700),
-    ]
-
-
-def loaded(root: Path) -> str:
-    """The digest of MNIST in a folder."""
-    return mnist.load([root], download=False).digest
-
-
-def unpacked(path: Path) -> str:
-    """The digest of Lake's drawings in a file."""
-    return fingerprint(dict(zip(("drawings", "alphabets"), omniglot.read_lake(path), strict=True)))
+STATUS = (b"200 OK", b"206 Part", b"302 Found", b"304 As before", b"404 No", b"500 No", b"two", b"")
+HEADERS = (
+    b"Content-Length: 7", b"Content-Length: ten", b"Content-Length: -7", b"Content-Encoding: gzip",
+    b"Transfer-Encoding: chunked", b"Location: http://[::1", b"Location: ftp://localhost/x",
+    b"Location: /again", b"X: " + b"x" * 10**6, b"\xff",
+)  # fmt: skip
+TRAIN = ["train", *(f"--{name}={value}" for name, value in SETTINGS.items())]
+TRAIN += ["--checkpoint-minutes=0", "--train-images=60", "--test-images=10"]  # three steps
 
 
 # The mutants
@@ -229,6 +114,12 @@ def damaged(intact: bytes) -> st.SearchStrategy[bytes]:
     ]  # fmt: skip
     if intact[:1] == b"{":
         ways.append(st.builds(partial(edited, intact), st.integers(0), st.sampled_from(ODD)))
+    if intact[:5] == OK[:5]:
+        headers = st.lists(st.sampled_from(HEADERS), max_size=3).map(
+            lambda lines: [*lines, b"", b""]
+        )
+        status = st.sampled_from(STATUS).map(lambda words: b"HTTP/1.1 " + words)
+        ways.append(st.builds(lambda *parts: b"\r\n".join([parts[0], *parts[1]]), status, headers))
     return st.one_of(ways)
 
 
@@ -260,33 +151,34 @@ def slots(content: object) -> Iterator[tuple]:
 # The strikes
 
 
-def failing(number: int) -> Callable[[], None]:
-    """What a disk says that is full or broken."""
-
-    def strike() -> None:
+def failing(number: int, event: str) -> None:
+    """What a disk says that is full or broken; what is there may still be deleted."""
+    if event in ("open", "os.mkdir", "os.rename"):
         raise OSError(number, os.strerror(number))
 
-    return strike
 
-
-def sending(number: int) -> Callable[[], None]:
+def sending(number: int, _: str) -> None:
     """A signal to the process itself."""
-    return lambda: os.kill(os.getpid(), number)
+    os.kill(os.getpid(), number)
 
 
-def shrink() -> None:
-    """From now on no file may be larger than 20 kB."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+def shrink(size: int, _: str) -> None:
+    """From now on no file may be larger than ``size`` bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
+# What is struck, with what, and at how many of the file-system events.
 STRIKES = {
-    "SIGKILL at a file-system event": sending(signal.SIGKILL),
-    "SIGTERM at a file-system event": sending(signal.SIGTERM),
-    "SIGINT at a file-system event": sending(signal.SIGINT),
-    "disk full at a file-system event": failing(errno.ENOSPC),
-    "disk broken at a file-system event": failing(errno.EIO),
-    "files larger than 20 kB refused": shrink,
+    "SIGKILL at a file-system event": (partial(sending, signal.SIGKILL), 1.0),
+    "SIGTERM at a file-system event": (partial(sending, signal.SIGTERM), 0.2),
+    "SIGINT at a file-system event": (partial(sending, signal.SIGINT), 0.2),
+    "disk broken at a file-system event": (partial(failing, errno.EIO), 0.2),
+    "disk full from a file-system event": (partial(failing, errno.ENOSPC), 0.2),
+    "no file larger than 5 kB": (partial(shrink, 5_000), 0.05),
+    "no file larger than 20 kB": (partial(shrink, 20_000), 0.05),
+    "no file larger than 200 kB": (partial(shrink, 200_000), 0.05),
 }
+LASTING = {"disk full from a file-system event"}
 
 
 def strikes(scale: float, number: int, folder: Path) -> Iterator[tuple[str, Counter]]:
@@ -295,19 +187,17 @@ def strikes(scale: float, number: int, folder: Path) -> Iterator[tuple[str, Coun
     _, said = ended(begun(calm), calm)
     events, expected = int(said.split()[-1]), outcome(calm)
     few = STRIKES if scale >= 0.5 else dict(draw.sample(list(STRIKES.items()), 2))
-    for name, act in few.items():
-        places = [draw.randrange(events) for _ in range(max(1, round(2 * scale)))]
-        begins = [partial(struck, out, place, act) for place in places]
+    for name, (act, share) in few.items():
+        places = draw.sample(range(events), max(1, round(scale * share * events)))
+        begins = [partial(struck, out, place, act, name in LASTING) for place in places]
         yield name, Counter(verdict(begin, out, expected) for begin in begins)
-    three = [
-        verdict(partial(together, out), out, expected) for _ in range(max(1, round(2 * scale)))
-    ]
-    yield "three starts of one run at once", Counter(three)
+    thrice = [partial(together, out)] * max(1, round(5 * scale))
+    yield "three starts at once", Counter(verdict(begin, out, expected) for begin in thrice)
 
 
-def struck(out: Path, event: int, act: Callable[[], None]) -> list[int]:
+def struck(out: Path, event: int, act: Callable[[str], None], lasting: bool) -> list[int]:
     """One process, and what befalls it."""
-    return [begun(out, event, act)]
+    return [begun(out, event, act, lasting)]
 
 
 def together(out: Path) -> list[int]:
@@ -329,8 +219,10 @@ def verdict(begin: Callable[[], list[int]], out: Path, expected: tuple) -> str:
     return "survived" if same else "wrong"
 
 
-def begun(out: Path, event: int = -1, act: Callable[[], None] = lambda: None) -> int:
-    """A forked process that trains in ``out``, and that ``act`` strikes at the event."""
+def begun(
+    out: Path, event: int | None = None, act: Callable[[str], object] = str, lasting: bool = False
+) -> int:
+    """A forked process that trains in ``out``, and that ``act`` strikes at, or from, the event."""
     sys.stdout.flush()
     if process := os.fork():
         return process
@@ -340,8 +232,8 @@ def begun(out: Path, event: int = -1, act: Callable[[], None] = lambda: None) ->
         nonlocal seen
         if changes(name, arguments, str(out)):
             seen += 1
-            if seen == event + 1:
-                act()
+            if event is not None and (seen > event if lasting else seen == event + 1):
+                act(name)
 
     output = os.open(f"{out}.{os.getpid()}", os.O_WRONLY | os.O_CREAT)
     os.dup2(output, 1)
@@ -360,7 +252,7 @@ def begun(out: Path, event: int = -1, act: Callable[[], None] = lambda: None) ->
 def ended(process: int, out: Path) -> tuple[int, str]:
     """Exit status and output of a process that ``begun`` gave."""
     _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status), Path(f"{out}.{process}").read_text()
+    return os.waitstatus_to_exitcode(status), Path(f"{out}.{process}").read_text(encoding="utf-8")
 
 
 def changes(name: str, arguments: tuple, folder: str) -> bool:
@@ -405,9 +297,8 @@ class Tests:
 def soak(scale: float, number: int, folder: Path, only: str = "") -> Iterator[tuple[str, Counter]]:
     """Every row: what was done, and how it ended; ``scale`` 1 is some 5,000 inputs."""
     if only in ("", "mutants"):
-        published = patch.object(omniglot, "LAKE_DIGEST", omniglot.LAKE_DIGEST)
-        with patch.dict(mnist.FILES), published:
-            for reader in [*run_readers(folder), *data_readers(folder / "data")]:
+        with every_reader(folder) as readers:
+            for reader in readers:
                 tries = max(1, round(reader.tries * scale))
                 yield f"damaged {reader.name}", mutate(reader, tries, number)
     if only in ("", "strikes"):
@@ -434,10 +325,6 @@ def main(arguments: list[str] | None = None) -> int:
             if chosen.json:
                 write_text(chosen.json, json.dumps(rows, indent=1) + "\n")
     return int(any(row["wrong"] + row["traceback"] for row in rows))
-
-
-def quiet(_: str) -> None:
-    """Say nothing."""
 
 
 if __name__ == "__main__":

@@ -301,6 +301,6 @@ def test_runs_lists_progress_and_validation(tmp_path, capsys):
 @pytest.mark.parametrize("part", ["mutants", "strikes"])
 def test_no_damaged_file_and_no_strike_is_taken_for_something_else(part):
     script = Path(__file__).parents[1] / "benchmarks" / "soak.py"
-    command = [sys.executable, script, "--scale", "0.04", "--only", part]
+    command = [sys.executable, script, "--scale", "0.02", "--only", part]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

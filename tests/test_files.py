@@ -14,6 +14,7 @@ import torch
 from helpers import CPU, silent, smoke
 
 from maelib import cli
+from maelib.internal.files import write_text
 from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs.run import run
@@ -173,6 +174,19 @@ def test_weights_of_a_pretrained_model_are_those_that_were_exported(two, folders
             pretrained.read_header(kept.path).load()
 
 
+def test_what_a_killed_export_leaves_is_no_model_and_is_swept(tmp_path):
+    code = (
+        "import os, sys; from pathlib import Path; from maelib.internal.files import whole\n"
+        "with whole(Path(sys.argv[1])) as part: part.write_bytes(b'half'); os._exit(1)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "mnist-vae.safetensors")])
+    (partial,) = tmp_path.iterdir()
+    assert not pretrained.pretrained_models(tmp_path)  # and no warning
+    os.utime(partial, (0, 0))
+    write_text(tmp_path / "other", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
 def test_weights_that_are_not_finite_are_not_exported(two, folders, tmp_path):
     model = load_model(folders[0])
     images = torch.zeros(20, 1, 28, 28)
@@ -206,6 +220,7 @@ def test_a_package_in_another_s_ignored_folder_has_no_commit(tmp_path):
     assert said.stdout == "unknown\n", said.stderr
 
 
+@pytest.mark.fault("two processes, one run")
 def test_runs_started_at_once_end_alike_or_are_refused_in_a_sentence(tmp_path):
     command = [sys.executable, "-m", "maelib", "train", "--preset", "smoke", "--dataset", "digits"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

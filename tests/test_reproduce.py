@@ -111,6 +111,7 @@ def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkey
     assert reported.startswith("-m snakemake report")
 
 
+@pytest.mark.fault("signals to make reproduce")
 def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
     stubborn = tmp_path / "python"
     stubborn.write_text(

@@ -29,9 +29,11 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict) -> P
     target, part = folder / f"step-{step:08d}", folder / ".part"
     try:
         shutil.rmtree(part, ignore_errors=True)
+        digests = {}
         for name, tensors in files.items():
-            write_bytes(part / f"{name}.safetensors", packed(tensors))
-        digests = {f"{name}.safetensors": fingerprint(files[name]) for name in files}
+            content = packed(tensors)
+            write_bytes(part / f"{name}.safetensors", content)
+            digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
         write_json(part / "state.json", {"digests": digests, "numbers": numbers})
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
