@@ -262,6 +262,11 @@ def test_the_fixed_binarisation_of_mnist_has_its_own_split_and_no_labels(tmp_pat
     assert found.test.images[3, 0, 27, -2:].tolist() == [0, 255]
     assert torch.equal(dataset.as_input(found.test.images), found.test.images / 255)
     assert found.train.labels.tolist() == [0, 0]
+    other = b" 0" * 784
+    (folder / "binarized_mnist_test.amat").write_bytes(other)
+    monkeypatch.setitem(mnist.STATIC_PARTS, "test", digest(other))
+    with pytest.raises(ValueError, match="other characters than 0 and 1"):
+        dataset.load("mnist_static", [tmp_path])
     (folder / "binarized_mnist_test.amat").write_bytes(b"0 1\n")
     with pytest.raises(ValueError, match=r"test\.amat is not the fixed binarisation.*SHA-256"):
         dataset.load("mnist_static", [tmp_path])

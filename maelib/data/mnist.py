@@ -47,9 +47,12 @@ def load_static(roots: list[Path], download: bool = True) -> Dataset:
         path = find(roots, ("binarized_mnist",), name)
         path = path or fetch(urls, roots, f"binarized_mnist/{name}", digest)
         with reading(path, "the fixed binarisation of MNIST", "delete it"):
-            text = intact(path.read_bytes(), digest)
-            images = torch.from_numpy(np.frombuffer(text, np.uint8)[::2] - ord("0")) * 255
-            parts.append(Split(images.view(-1, 1, 28, 28), torch.zeros(len(images) // 784).long()))
+            text = np.frombuffer(intact(path.read_bytes(), digest), np.uint8)
+            pixels = torch.from_numpy(text[::2] - ord("0"))  # after each is a space or a new line
+            if pixels.max() > 1:
+                raise ValueError("it has other characters than 0 and 1")
+            images = 255 * pixels.view(-1, 1, 28, 28)
+            parts.append(Split(images, torch.zeros(len(images)).long()))
     return Dataset("mnist_static", *parts, "binarised once and for all; no labels")
 
 
