@@ -87,7 +87,7 @@ def memory(b: Bench, which: str) -> float:
         now, most = torch.cuda.memory_allocated, torch.cuda.max_memory_allocated
         return (now() if which == "VmRSS" else most()) / 2**20
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((int(s.split()[1]) / 2**10 for s in lines if s.startswith(which)), float("nan"))
 
 
@@ -96,7 +96,7 @@ def forget_peak(b: Bench) -> None:
     if b.on_gpu:
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def in_child(function: Callable, *arguments: object) -> dict:
