@@ -84,7 +84,10 @@ def soak() -> str:
         return NOT_MEASURED
     rows = pd.read_json(path)
     total = {"fault": "all", **rows.drop(columns="fault").sum()}
-    return _markdown(pd.concat([rows, pd.DataFrame([total])]))
+    last = {"reply": "damaged files and replies", "three": "strikes and starts", "tests": "tests"}
+    missing = [part for word, part in last.items() if not rows["fault"].str.contains(word).any()]
+    note = f"\n\nThis run was ended early. Not complete: {', '.join(missing)}." if missing else ""
+    return _markdown(pd.concat([rows, pd.DataFrame([total])])) + note
 
 
 def _markdown(frame: pd.DataFrame) -> str:
