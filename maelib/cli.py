@@ -3,6 +3,7 @@
 maelib train --dataset mnist --preset quick --alpha 1.0 --beta 0.5
 maelib train --dataset ~/my_pictures --preset quick
 torchrun --nproc-per-node 4 -m maelib train --preset paper
+maelib campaign --minutes 13 --preset short
 maelib runs
 maelib evaluate runs/quick/NAME --nll-k 256
 maelib sample mnist-mae-a1-b0.5 --out samples.png
@@ -15,6 +16,7 @@ import sys
 
 COMMANDS = {
     "train": "train (or find) a run and print its record",
+    "campaign": "train as many of the paper's runs as fit into some minutes",
     "evaluate": "measure a finished run again",
     "sample": "draw images from a finished run",
     "encode": "write the codes of pictures",

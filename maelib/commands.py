@@ -61,6 +61,17 @@ class How(Place, Where):
 
 
 @dataclass(frozen=True)
+class Slot(Where):
+    """How long a campaign lasts, and what it trains."""
+
+    minutes: float = option(13.0, "after which it ends, with everything saved", above=0)
+    out: str | None = option(None, "folder of the runs instead of runs/")
+    rows: str = option("", "such as mnist-vlae,mnist-mae-a1-b0.5 instead of the rows of Table 4")
+    preset: str = option("short", "the sizes", choices=tuple(PRESETS))
+    dataset: str = option(AUTO, "that the paper's MNIST is", choices=(AUTO, "mnist", "digits"))
+
+
+@dataclass(frozen=True)
 class Drawing(Device):
     """What is drawn from a model."""
 
@@ -141,6 +152,15 @@ def _train(chosen: Chosen, how: How, **given: object) -> None:
         record, _, _ = run(config, **settings)
     _print_measured(record.measurements)
     print(record.caption())
+
+
+def _campaign(slot: Slot) -> None:
+    from maelib.internal.paths import default_out_dir, resolved
+    from maelib.workflow.campaign import campaign, named
+
+    out = resolved(slot.out) if slot.out else default_out_dir()
+    how = {name: getattr(slot, name) for name in ("preset", "dataset", "device")}
+    campaign(slot.minutes, out, named(slot.rows), **how, multiply=slot.precision)
 
 
 def _evaluate(name: str, where: Where, **given: object) -> None:
@@ -246,6 +266,7 @@ SIZES = (Data, Network, Training, Evaluation, *objective_classes())
 # Each command's function, its argument, its own options, and those of the run it is about.
 COMMANDS = {
     "train": (_train, None, (Chosen, How), SIZES),
+    "campaign": (_campaign, None, (Slot,), ()),
     "evaluate": (_evaluate, "run", (Where,), (Evaluation,)),
     "sample": (_sample, "run", (Drawing,), ()),
     "encode": (_encode, "images", (Encoding,), ()),

@@ -1,5 +1,6 @@
 """A training step is one function of tensors: it can be captured, compiled, or neither."""
 
+import time
 from functools import partial
 from itertools import islice
 
@@ -179,6 +180,14 @@ def test_a_way_that_computes_something_else_is_refused(monkeypatch, wrong):
     with pytest.warns(UserWarning, match=f"not compiled here: ({reason})"):
         way, take = ladder.choose(state, step, first[:5], ("compiled", "eager"))
     assert (way, take) == ("eager", train_step)
+
+
+def test_a_way_that_takes_too_long_is_given_up(monkeypatch):
+    state, step, first = begun()
+    monkeypatch.setattr(ladder, "SECONDS", 0.05)
+    monkeypatch.setitem(ladder.MAKERS, "compiled", lambda *_: time.sleep(60))
+    with pytest.warns(UserWarning, match="it is not ready after 0.05 seconds"):
+        assert ladder.choose(state, step, first[:5], ("compiled", "eager")) == ("eager", train_step)
 
 
 @pytest.mark.parametrize("objective", ["annealing", "capacity", "lagging"])

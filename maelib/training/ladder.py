@@ -5,8 +5,11 @@ step in one CUDA graph, which the host then starts by a single call. Both can fa
 needed: ``choose`` takes the first way whose steps give what plain steps give.
 """
 
+import signal
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
@@ -20,6 +23,7 @@ from maelib.training.step import Step, announce, device_step, loss_terms, train_
 
 COMPARED = 5  # steps by which a way is compared with plain steps
 WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's moments are made
+SECONDS = 120.0  # within which a way must be ready
 WORTH_COMPILING = 10_000  # steps that repay the minute or two of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
 FARTHEST = 0.5  # relative distance of two changes of the weights, most of which are Adam's signs
@@ -54,16 +58,17 @@ def choose(
     """
     before = {name: tensor.clone() for name, tensor in tensors(state).items()}
     begun = state.progress.step
-    plain = _results(state, step, train_step, batches)
+    plain = results(state, step, train_step, batches)
     for way in tried:
         put_back(state, before, begun)
         if way == "eager":
             break
         try:
-            take = MAKERS[way](state, step, *batches[0])
+            with time_limit(SECONDS):
+                take = MAKERS[way](state, step, *batches[0])
             put_back(state, before, begun)
-            found = _results(state, step, take, batches)
-            _require_like(found, plain, before, TOLERANCE[step.precision])
+            found = results(state, step, take, batches)
+            require_like(found, plain, before, TOLERANCE[step.precision])
         except Exception as problem:  # a compiler's and a driver's errors have no common class
             why = (str(problem).strip() or type(problem).__name__).splitlines()[0]
             warnings.warn(f"steps are not {way} here: {why:.200}", stacklevel=2)
@@ -71,6 +76,25 @@ def choose(
         put_back(state, before, begun)
         return way, take
     return "eager", train_step
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Context that a TimeoutError ends after so many seconds; without a limit in a thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(*_: object) -> None:
+        raise TimeoutError(f"it is not ready after {seconds:g} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def compiled(state: State, step: Step, x: Images, eps: Codes) -> Take:
@@ -135,7 +159,7 @@ def put_back(state: State, before: dict[str, Tensor], step: int) -> None:
     state.progress.step = step
 
 
-def _results(
+def results(
     state: State, step: Step, take: Take, batches: Sequence[Batch]
 ) -> tuple[list[float], dict[str, Tensor]]:
     """The losses of a step on each batch, and the weights and averages after them."""
@@ -147,7 +171,7 @@ def _results(
     return [float(loss) for loss in losses], after
 
 
-def _require_like(found: tuple, plain: tuple, before: dict[str, Tensor], tolerance: float) -> None:
+def require_like(found: tuple, plain: tuple, before: dict[str, Tensor], tolerance: float) -> None:
     """RuntimeError if losses, or the changes of weights or averages, are not like those."""
     for ours, theirs in zip(found[0], plain[0], strict=True):
         if not abs(ours - theirs) <= tolerance * abs(theirs):
