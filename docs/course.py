@@ -26,6 +26,7 @@ from nbgrader.preprocessors import ClearSolutions
 from maelib.workflow.plan import TUTORIALS
 
 HERE = Path(__file__).parent
+SOLUTION = "### BEGIN SOLUTION"
 LECTURES = TUTORIALS[1:]  # one for each week of docs/teaching.md
 
 
@@ -63,13 +64,19 @@ def slides(notebook: NotebookNode) -> str:
     return exporter.from_notebook_node(chosen)[0]
 
 
+def with_exercises(folder: Path) -> list[str]:
+    """The notebooks that have a cell to fill in."""
+    return [path.stem for path in sorted(folder.glob("*.ipynb")) if SOLUTION in path.read_text()]
+
+
 def main(what: str, root: Path = HERE.parent) -> None:
     """Write build/``what``."""
     out = root / "build" / what
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    for name in TUTORIALS if what == "student" else LECTURES:
-        notebook = nbformat.read(root / "notebooks" / f"{name}.ipynb", 4)
+    folder = root / "notebooks"
+    for name in with_exercises(folder) if what == "student" else LECTURES:
+        notebook = nbformat.read(folder / f"{name}.ipynb", 4)
         if what == "student":
             nbformat.write(student_edition(notebook), out / f"{name}.ipynb")
         else:

@@ -106,6 +106,16 @@ def test_cached_pixels_are_the_full_forward_pixels(greedy):
     assert 0 < slow.mean() < 1
 
 
+def test_an_expected_image_is_the_mean_of_images_that_all_codes_draw_with_the_same_numbers():
+    net = model.build(config.resolve("smoke", "digits").network)
+    z = torch.randn(2, net.prior.latent)
+    found = sampling.expected(net, z, torch.Generator().manual_seed(3), samples=5)
+    uniform = torch.rand(5, 1, 28, 28, generator=torch.Generator().manual_seed(3))
+    for code, image in zip(z, found, strict=True):
+        drawn = sampling.decode(net.decoder, code.expand(5, -1), uniform)
+        assert image.equal(drawn.mean(0))
+
+
 def test_an_unknown_mask_is_named():
     with pytest.raises(ValueError, match="mask_type is 'C'; it must be A or B"):
         layers.MaskedConv2d(3, 4, 3, mask_type="C")

@@ -152,6 +152,17 @@ def reconstruct(model: VAE, x: Images, generator: Generator, greedy: bool = True
     return decode(model.decoder, z, _uniform(len(x), model, generator, greedy), greedy)
 
 
+def expected(model: VAE, z: Codes, generator: Generator, samples: int = 16) -> Images:
+    """For each code, the mean of ``samples`` images that it decodes to.
+
+    What the code fixes is sharp in it. All codes share their random numbers, so two expected
+    images differ by their codes alone.
+    """
+    uniform = _uniform(samples, model, generator, False).repeat(len(z), 1, 1, 1)
+    drawn = decode(model.decoder, z.repeat_interleave(samples, 0), uniform)
+    return drawn.unflatten(0, (len(z), samples)).mean(1)
+
+
 def sample(
     model: VAE, count: int, generator: Generator, argmax: bool = False, temperature: float = 1.0
 ) -> Images:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,20 +23,30 @@ from maelib.internal import rng
 from maelib.internal.files import whole
 from maelib.measure.sampling import reconstruct, sample
 from maelib.model import VAE
-from maelib.report import paper
+from maelib.report import COLOURS, paper
 from maelib.report.claims import by_experiment
 from maelib.runs.record import Record
 
 
 def show_images(
-    images: Float[Tensor, "n c h w"], columns: int, ax: Axes, title: str = "", ink: str = "Greys"
+    images: Float[Tensor, "n c h w"],
+    columns: int,
+    ax: Axes,
+    title: str = "",
+    ink: str = "Greys",
+    rows: Sequence[str] = (),
 ) -> None:
-    """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white."""
+    """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white.
+
+    ``rows`` are the names of the rows.
+    """
     is_grey = images.shape[1] == 1
     grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25 if is_grey else 1.0)
     picture = grid[0] if is_grey else grid.permute(1, 2, 0)
     ax.imshow(picture.numpy(), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
     ax.set(title=title, xticks=[], yticks=[])
+    pitch = images.shape[2] + 2  # an image and the line between two
+    ax.set_yticks([(row + 0.5) * pitch for row in range(len(rows))], rows)
 
 
 def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
@@ -43,23 +54,28 @@ def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
     return torch.stack([images.cpu() for images in sets], 1).flatten(0, 1)
 
 
-def learning_curves(record: Record) -> Figure:
-    """Training RE, KL, MPD and STD, and the validation ELBO, over epochs, in nats."""
-    panels = {
-        "reconstruction error RE": ("re", "val_re"),
-        "KL(q(z|x) || p(z))": ("kl", "val_kl"),
-        "L_elbo": ("val_elbo",),
-        "MPD and STD over a batch's pairs": ("mpd", "std"),
-    }
-    names = {"re": "training", "kl": "training", "mpd": "MPD", "std": "STD"}
-    epochs = [row["epoch"] for row in record.history]
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.2), layout="constrained")
-    for ax, (title, curves) in zip(axes, panels.items(), strict=True):
-        for curve, style in zip(curves, ("-o", "--s"), strict=False):
-            values = [row[curve] for row in record.history]
-            ax.plot(epochs, values, style, ms=3, label=names.get(curve, "validation (averaged)"))
-        ax.set(title=title, xlabel="epoch", ylabel="nats")
-        ax.legend(fontsize=8)
+def learning_curves(*records: Record) -> Figure:
+    """RE, KL and L_elbo of the validation images and a batch's MPD and STD, in nats, over epochs.
+
+    Every objective has its colour; a preset that is not the first's is dashed. The dotted line is
+    the MPD at which MAE's two terms alone would balance, given the run's STD / MPD.
+    """
+    panels = {"val_re": "RE", "val_kl": "KL", "val_elbo": "L_elbo", "mpd": "MPD", "std": "STD"}
+    figure, axes = plt.subplots(1, 5, figsize=(15, 3), layout="constrained")
+    for record in records:
+        config, colour = record.config, COLOURS.get(record.config.objective.name, "black")
+        style = "-o" if config.preset == records[0].config.preset else "--s"
+        label = f"{config.label()}, {config.preset}"
+        for key, ax in zip(panels, axes, strict=True):
+            points = [(row["epoch"], row[key]) for row in record.history]
+            ax.plot(*zip(*points, strict=True), style, ms=3, color=colour, label=label)
+        if getattr(config.objective, "diverse", "pairwise") != "pairwise":
+            level = _predicted(record, config.objective.diverse)
+            axes[3].axhline(level, ls=":", color=colour, label="balance of the two terms")
+    for title, ax in zip(panels.values(), axes, strict=True):
+        ax.set(title=title, xlabel="epoch")
+    axes[0].set_ylabel("nats")
+    axes[3].legend(fontsize=8)
     return figure
 
 
