@@ -87,7 +87,7 @@ def test_every_number_in_prose_is_in_a_generated_block_or_is_a_setting(page):
     assert unfounded(prose, sources() | written(blocks)) == []
 
 
-@pytest.mark.parametrize("number", ["04", "05", "08"])
+@pytest.mark.parametrize("number", ["04", "05", "06", "07", "08"])
 def test_every_number_in_a_notebook_s_prose_is_printed_by_it_or_is_a_setting(number):
     book = nbformat.read(next((ROOT / "notebooks").glob(f"{number}*.ipynb")), 4)
     prose = "\n".join(c.source for c in book.cells if c.cell_type == "markdown")
