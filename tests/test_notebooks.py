@@ -31,6 +31,7 @@ WRONG = {
     "water_level": ("0.5 * (eig", "1.0 * (eig"),
     "slope_at_zero": ("- eigenvalue", "+ eigenvalue"),
     "control_variate": ("(dear - cheap[part])", "dear"),
+    "mean_swap_cost": ("own - swapped", "swapped - own"),
     "coin_flips": (".sum(1).mean()", ".mean()"),
     "majority_labels": ("argmax()", "argmin()"),
     "saved_by_couplings": ("7 * output.shape[1] // 10 :", "4 * output.shape[1] // 10 :"),
