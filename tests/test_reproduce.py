@@ -111,28 +111,42 @@ def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkey
     assert reported.startswith("-m snakemake report")
 
 
-@pytest.mark.fault("signals to make reproduce")
-def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
-    stubborn = tmp_path / "python"
-    stubborn.write_text(
-        "#!/bin/sh\ntrap '' TERM\nsleep 60 &\necho $! >job\nwhile :; do sleep 0.1; done"
-    )
-    stubborn.chmod(0o755)
+def with_workflow(folder, script):
+    """The command with a shell script in place of Snakemake, and the numbers that it wrote."""
+    workflow = folder / "python"
+    workflow.write_text(f"#!/bin/sh\n{script}")
+    workflow.chmod(0o755)
     code = (
         "import sys, pathlib; from maelib.workflow import reproduce; sys.executable = sys.argv[1]\n"
         "sys.exit(reproduce._reproduce('smoke', 'digits', 'paper', [], pathlib.Path(sys.argv[2])))"
     )
-    command = [sys.executable, "-c", code, str(stubborn), str(tmp_path)]
+    command = [sys.executable, "-c", code, str(workflow), str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    while not (tmp_path / "job").exists() or not (tmp_path / "job").read_text():
+    while not (folder / "numbers").exists() or not (folder / "numbers").read_text().strip():
         time.sleep(0.05)
+    return process, map(int, (folder / "numbers").read_text().split())
+
+
+@pytest.mark.fault("signals to make reproduce")
+def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
+    stubborn = "trap '' TERM\nsleep 60 &\necho $! >numbers\nwhile :; do sleep 0.1; done"
+    process, (job,) = with_workflow(tmp_path, stubborn)
     process.terminate()
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
     with pytest.raises(ProcessLookupError):
-        os.kill(int((tmp_path / "job").read_text()), 0)
+        os.kill(job, 0)
+
+
+@pytest.mark.fault("signals to make reproduce")
+def test_no_job_outlives_a_workflow_that_is_killed(tmp_path):
+    process, (workflow, job) = with_workflow(tmp_path, "sleep 60 &\necho $$ $! >numbers\nwait")
+    os.kill(workflow, signal.SIGKILL)
+    assert process.wait(30) == 128 + signal.SIGKILL
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
 
 
 def test_a_damaged_data_set_fails_alone(monkeypatch, capsys):

@@ -167,16 +167,9 @@ def to_group(process, number):
     os.killpg(process.pid, number)
 
 
-def to_workflow(process, number):
-    """To Snakemake, the command's only child."""
-    (child,) = psutil.Process(process.pid).children()
-    child.send_signal(number)
-
-
 @pytest.mark.fault("signals to make reproduce")
 @pytest.mark.parametrize(
-    ("send", "number"),
-    [(to_command, signal.SIGTERM), (to_group, signal.SIGINT), (to_workflow, signal.SIGKILL)],
+    ("send", "number"), [(to_command, signal.SIGTERM), (to_group, signal.SIGINT)]
 )
 def test_a_signal_ends_all_and_the_next_command_continues(copied, finished, send, number):
     run = copied / "runs" / "smoke" / without(copied, "digits-vlae")
