@@ -1,6 +1,7 @@
 """A training step is one function of tensors: it can be captured, compiled, or neither."""
 
 import time
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 
@@ -16,7 +17,7 @@ from maelib.objectives.base import Outputs
 from maelib.training import WAYS, ladder
 from maelib.training.loop import batches, train
 from maelib.training.state import start
-from maelib.training.step import Step, announce, device_step, learning_rate, train_step
+from maelib.training.step import Step, announce, device_step, learning_rate, loss_terms, train_step
 
 CPU = torch.device("cpu")
 WAITS = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "item")
@@ -131,6 +132,16 @@ def test_an_objective_says_whether_it_varies():
         out = Outputs(100 + torch.rand(6), 5 + torch.rand(6), *torch.randn(2, 6, 4))
         early, late = (objective(out, progress).loss for progress in (0.01, 0.5))
         assert early.equal(late) != objective.varies, name
+
+
+@pytest.mark.slow
+def test_the_loss_is_compiled_as_one_graph_that_serves_every_step():
+    plain, step, first = begun()
+    traced, again, _ = begun()
+    compiled = replace(again, loss=torch.compile(loss_terms, backend="aot_eager", fullgraph=True))
+    for batch in first[:3]:
+        assert train_step(plain, step, *batch).loss.equal(train_step(traced, compiled, *batch).loss)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 @pytest.mark.parametrize("working", WAYS)
