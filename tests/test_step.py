@@ -1,9 +1,12 @@
 """A training step is one function of tensors: it can be captured, compiled, or neither."""
 
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from functools import partial
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
@@ -136,6 +139,15 @@ def test_an_objective_says_whether_it_varies():
 
 @pytest.mark.slow
 def test_the_loss_is_compiled_as_one_graph_that_serves_every_step():
+    """In a process of its own: where shapes are checked at run time nothing can be compiled."""
+    code = "import test_step; test_step.step_compiled_and_plainly()"
+    how = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], **how)
+    assert done.returncode == 0, done.stderr
+
+
+def step_compiled_and_plainly():
+    """Three steps of each; an error if the two differ, or if the loss is not one graph."""
     plain, step, first = begun()
     traced, again, _ = begun()
     compiled = replace(again, loss=torch.compile(loss_terms, backend="aot_eager", fullgraph=True))
