@@ -27,7 +27,7 @@ from maelib.workflow.plan import TUTORIALS
 
 HERE = Path(__file__).parent
 SOLUTION = "### BEGIN SOLUTION"
-LECTURES = TUTORIALS[1:]  # one for each week of docs/teaching.md
+LECTURES = TUTORIALS[1:5]  # one for each week of docs/teaching.md
 
 
 def student_edition(notebook: NotebookNode) -> NotebookNode:

@@ -34,6 +34,7 @@ WRONG = {
     "mean_swap_cost": ("own - swapped", "swapped - own"),
     "coin_flips": (".sum(1).mean()", ".mean()"),
     "majority_labels": ("argmax()", "argmin()"),
+    "charged_kl": ("target / kl.shape[1]", "target"),
     "saved_by_couplings": ("7 * output.shape[1] // 10 :", "4 * output.shape[1] // 10 :"),
 }
 pytestmark = [

@@ -20,6 +20,7 @@ TUTORIALS = (
     "02_mutual_posterior_divergence",
     "03_networks",
     "09_linear_vaes",
+    "10_remedies",
 )
 CHOICES = (AUTO, "mnist", STAND_INS["mnist"])  # what the paper's MNIST may be
 COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
