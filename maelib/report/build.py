@@ -62,7 +62,7 @@ def write_all(
     up_to = list(PRESETS)[: list(PRESETS).index(preset) + 1]
     if smaller := [r for r in _of(dataset, everything) if r.config.preset in up_to]:
         figures.save(evidence.plane(smaller), folder / "plane", code, _measured(smaller))
-    if any(zoo.best(tries, digits)[1] for tries in ZOO.values()):
+    if sum(bool(zoo.best(tries, digits)[1]) for tries in ZOO.values()) >= zoo.ENOUGH:
         code = Path(zoo.__file__).read_text(encoding="utf-8")
         figures.save(zoo.plane(digits), folder / "zoo_plane", code, _measured(digits))
     for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():

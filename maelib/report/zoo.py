@@ -16,6 +16,7 @@ MEASURES = (
     "nll", "re", "kl", "mutual_information", "active_units", "mpd", "swap_cost",
     "kmeans_10", "knn_1000", "linear_1000",
 )  # fmt: skip
+ENOUGH = 4  # remedies that make a picture
 NOTE = (
     "Of each remedy the try with the best validation ELBO, the mean over its seeds. "
     "mutual_information (I_q) cannot exceed log_n, the logarithm of the number of images that it "
