@@ -63,7 +63,7 @@ def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
         cells = {name: [r.measurements.get(name) for r in runs] for name in measures}
         means = {name: mean(values) for name, values in cells.items() if None not in values}
         rows.append({"model": label, "seeds": len(runs)} | means)
-    return pd.DataFrame(rows, columns=["model", "seeds", *measures]).fillna("")
+    return pd.DataFrame(rows, columns=["model", "seeds", *measures]).astype(object).fillna("")
 
 
 def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
