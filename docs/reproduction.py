@@ -14,7 +14,7 @@ from maelib import experiments
 from maelib.config import PARTS, PRESETS
 from maelib.data import STAND_INS
 from maelib.experiments import EVERYTHING, FORMS, MAE, VLAE, Experiment, experiment_of, images_of
-from maelib.report import build, claims, paper, tables
+from maelib.report import build, claims, paper, tables, zoo
 from maelib.runs.record import Record, collect
 
 ROOT = Path(__file__).parents[1]
@@ -120,6 +120,18 @@ def picture(name: str, words: str, images: str = "mnist") -> str:
     preset = chosen(images)
     path = folder(preset) / f"{name}.png" if preset else ROOT / "nothing"
     return f"![{words}](../{path.relative_to(ROOT)})" if path.exists() else NOTHING
+
+
+def remedies() -> str:
+    """The table and the picture of the zoo, at the preset at which most remedies have a run."""
+    found = zoo.fullest(collect(ROOT / "results"))
+    if zoo.trained(found) < zoo.ENOUGH:
+        return NOTHING
+    where = folder(found[0].config.preset)
+    picture = (where / "zoo_plane.png").relative_to(ROOT)
+    words = "RE against KL, and NLL against I_q, of each remedy"
+    table = (where / "zoo_table.md").read_text(encoding="utf-8").strip()
+    return f"![{words}](../{picture})\n\n{table}"
 
 
 def pictures() -> str:

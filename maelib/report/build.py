@@ -14,7 +14,7 @@ from maelib.config import PRESETS
 from maelib.data import COLOUR, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
-from maelib.experiments import PICTURED, ZOO, Experiment, images_of
+from maelib.experiments import PICTURED, Experiment, images_of
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.model import VAE
 from maelib.report import claims, evidence, figures, tables, zoo
@@ -62,7 +62,7 @@ def write_all(
     up_to = list(PRESETS)[: list(PRESETS).index(preset) + 1]
     if smaller := [r for r in _of(dataset, everything) if r.config.preset in up_to]:
         figures.save(evidence.plane(smaller), folder / "plane", code, _measured(smaller))
-    if sum(bool(zoo.best(tries, digits)[1]) for tries in ZOO.values()) >= zoo.ENOUGH:
+    if zoo.trained(digits) >= zoo.ENOUGH:
         code = Path(zoo.__file__).read_text(encoding="utf-8")
         figures.save(zoo.plane(digits), folder / "zoo_plane", code, _measured(digits))
     for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
@@ -93,7 +93,7 @@ def sheets(
     yield "table2", tables.table2(digits), " ".join([words, "Accuracy in per cent.", *used])
     yield "table4", tables.table4(digits), f"{words} All values in nats."
     yield "collapse", *_collapse(digits, words)
-    if digits:
+    if zoo.trained(digits) >= zoo.ENOUGH:
         yield "zoo_table", zoo.table(digits), zoo.caption(digits)
     omniglot, lake = (_of(name, records) for name in ("omniglot", "omniglot_lake"))
     yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot)

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from maelib.config import PRESETS
 from maelib.experiments import ZOO, Experiment
 from maelib.report import tables
 from maelib.report.evidence import equal_elbo
@@ -16,13 +17,27 @@ MEASURES = (
     "nll", "re", "kl", "mutual_information", "active_units", "mpd", "swap_cost",
     "kmeans_10", "knn_1000", "linear_1000",
 )  # fmt: skip
-ENOUGH = 4  # remedies that make a picture
+ENOUGH = 4  # remedies that make a table and a picture
 NOTE = (
     "Of each remedy the try with the best validation ELBO, the mean over its seeds. "
     "mutual_information (I_q) cannot exceed log_n, the logarithm of the number of images that it "
     "is estimated from: {}. minutes: of training, on whatever processor it ran. NLL to swap_cost "
     "in nats, active_units of the dimensions of the code, the last three in per cent."
 )
+
+
+def trained(records: list[Record]) -> int:
+    """How many remedies have a run."""
+    return sum(bool(best(tries, records)[1]) for tries in ZOO.values())
+
+
+def fullest(records: list[Record]) -> list[Record]:
+    """The records on MNIST of the preset at which most remedies have a run; the largest of two."""
+    by_preset = [
+        [r for r in records if (r.config.preset, r.config.data.name) == (preset, "mnist")]
+        for preset in reversed(PRESETS)
+    ]
+    return max(by_preset, key=trained)
 
 
 def best(tries: tuple[Experiment, ...], records: list[Record]) -> tuple[Experiment, list[Record]]:
