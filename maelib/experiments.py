@@ -58,12 +58,17 @@ class Experiment:
 
     def config(self, preset: str, dataset: str, seed: int = 0) -> Config:
         """The run's configuration at a preset, on a data set."""
-        return resolve(preset, dataset, self.objective, seed=seed, **self.options)
+        return _resolved(self, preset, dataset, seed)
 
     def made(self, config: Config) -> bool:
         """Whether a configuration is this experiment's, at whatever preset and seed."""
         preset, name, seed = config.preset, config.data.name, config.seed
         return name in IMAGES[self.images] and config == self.config(preset, name, seed)
+
+
+@cache  # a record is compared with every experiment, and a table with every record
+def _resolved(e: Experiment, preset: str, dataset: str, seed: int) -> Config:
+    return resolve(preset, dataset, e.objective, seed=seed, **e.options)
 
 
 def _mae(images: str, alpha: float, beta: float, row: bool = True, **more: object) -> Experiment:
