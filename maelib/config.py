@@ -13,7 +13,7 @@ from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.files import typed
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
-from maelib.nets import COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
+from maelib.nets import BATCH_NORM, COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
 from maelib.objectives import OBJECTIVES, SETS, Objective
 from maelib.origin import find as find_origin
 from maelib.training import TRAINING_VERSION, Training
@@ -223,7 +223,18 @@ def _check_together(config: Config, colour: bool) -> None:
             f"prior is {config.network.prior!r}; the loss of {config.objective.name} is defined "
             "for N(0, I) and needs normal."
         )
-    compares = config.objective.penalties or config.network.posterior in ("bn", "du")
+    if config.objective.free_bits and not config.objective.has_free_bits:
+        raise ValueError(
+            f"free_bits is {config.objective.free_bits:g}; the loss of {config.objective.name} has "
+            "no free bits and needs 0."
+        )
+    network = config.network
+    if network.prior == "vamp" and network.posterior in BATCH_NORM:
+        raise ValueError(
+            f"posterior is {network.posterior!r}, which normalises a batch of images; the "
+            "pseudo-inputs of the prior vamp are none: use gaussian or delta."
+        )
+    compares = config.objective.penalties or network.posterior in BATCH_NORM
     if compares and config.training.batch_size < 2:
         raise ValueError(
             f"batch_size is {config.training.batch_size}; {config.objective.name} compares images "

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from maelib.nets.pixelcnn import PixelCNN
 from maelib.nets.posteriors import BatchNormPosterior, DeltaPosterior, DUPosterior
 from maelib.training import loop
 from maelib.training.state import start
-from maelib.training.step import Step, train_step
+from maelib.training.step import Step, encoder_steps, gradients, train_step
 
 LATENT = 4
 
@@ -168,6 +169,29 @@ def test_an_option_of_the_pixelcnn_is_refused_by_another_decoder():
 
 
 # Training
+
+
+def test_steps_of_the_encoder_alone_move_nothing_else_and_are_those_of_the_whole_gradient():
+    c = smoke("lagging", encoder_steps=3)
+    images = dataset.load("digits").train.first(100).images
+    state = start(c, images, CPU)
+    before = copy.deepcopy(state.model)
+    step = Step(state.model, c.objective, c.training, total=40)
+    encoder_steps(state, step, partial(loop.extra_batch, c, images, 0))
+    moved = {
+        name
+        for name, p in state.model.named_parameters()
+        if not p.equal(before.get_parameter(name))
+    }
+    assert {name.split(".")[0] for name in moved} == {"encoder", "posterior"}
+    batch = loop.extra_batch(c, images, 0, 9)
+    gradients(state, step, *batch)
+    whole = [p.grad for p in state.model.encoder.parameters()]
+    gradients(state, step, *batch, list(state.model.encoder.parameters()))
+    assert all(
+        p.grad.equal(g) for p, g in zip(state.model.encoder.parameters(), whole, strict=True)
+    )
+    assert all(p.grad is None for p in state.model.decoder.parameters())
 
 
 @pytest.mark.parametrize("objective", ["bn", "du", "vamp", "input-dropout"])

@@ -136,5 +136,6 @@ def test_small_presets_run_a_part_of_the_list_and_large_ones_all_of_it():
 
 def test_every_remedy_has_as_many_tries_as_the_others_or_nothing_to_try():
     assert {len(tries) for tries in ZOO.values()} == {1, 3}
+    assert len(choose("quick", "zoo")) == len(set(choose("quick", "zoo")))
     tried = {e.objective for tries in ZOO.values() for e in tries}
     assert set(OBJECTIVES) - tried == {"vae"}

@@ -22,8 +22,8 @@ from maelib.training.loop import Interrupted, train
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_remedy_trains_resumes_exactly_and_is_measured(name, tmp_path):
-    more = {"encoder_steps": 5} if name == "lagging" else {}
-    c = config.resolve("smoke", "digits", name, epochs=2, pseudo_inputs=20, **more)
+    fewer = {"lagging": {"encoder_steps": 5}, "vamp": {"pseudo_inputs": 20}}
+    c = config.resolve("smoke", "digits", name, epochs=2, **fewer.get(name, {}))
     digits = dataset.load("digits")
     model, progress = train(c, digits, tmp_path / "whole", CPU)
     with pytest.raises(Interrupted):

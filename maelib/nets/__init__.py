@@ -13,6 +13,14 @@ COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of maps
 BINARY_SIDE, COLOUR_SIDE = 28, 32  # of the paper's images
 SIDES = (16, 64)  # the least and the greatest side of an image
 PIXELCNN = ("z_path", "max_kernel", "input_dropout")  # options of this decoder alone
+BATCH_NORM = ("bn", "du")  # posteriors that compare the images of a batch
+ONLY_OF = {  # the options that some choices of a component have, and the others do not
+    **dict.fromkeys(PIXELCNN, ("decoder", ("pixelcnn",))),
+    "gamma": ("posterior", BATCH_NORM),
+    "variance_dropout": ("posterior", ("du",)),
+    "delta": ("posterior", ("delta",)),
+    "pseudo_inputs": ("prior", ("vamp",)),
+}
 Z_PATHS = ("input", "skip", "none")
 
 
@@ -68,12 +76,13 @@ class Network(Settings):
             )
         if self.max_kernel % 2 == 0:
             raise ValueError(f"max_kernel is {self.max_kernel}; it must be an odd number.")
-        for f in fields(self):
-            unusual = f.name in PIXELCNN and getattr(self, f.name) != f.default
-            if unusual and self.decoder != "pixelcnn":
+        usual = {f.name: f.default for f in fields(self)}
+        for name, (component, kinds) in ONLY_OF.items():
+            value, kind = getattr(self, name), getattr(self, component)
+            if value != usual[name] and kind not in kinds:
                 raise ValueError(
-                    f"{f.name} is {getattr(self, f.name)}; the decoder {self.decoder} needs "
-                    f"{f.default}, since only pixelcnn has this option."
+                    f"{name} is {value}; the {component} {kind} needs {usual[name]}, since only "
+                    f"{' and '.join(kinds)} has this option."
                 )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
         if with_maps and self.latent % (positions := self.map_side**2):

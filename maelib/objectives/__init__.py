@@ -20,7 +20,7 @@ SETS: dict[str, dict] = {
     "mmd": {"prior": "normal"},
     "delta": {"posterior": "delta", "prior": "normal"},
     "bn": {"posterior": "bn", "prior": "normal"},
-    "du": {"posterior": "du", "prior": "normal"},
+    "du": {"posterior": "du", "prior": "normal", "gamma": 0.5},
     "vamp": {"prior": "vamp"},
     "lagging": {"encoder_steps": 30},
     "skip": {"z_path": "skip"},

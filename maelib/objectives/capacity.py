@@ -14,6 +14,7 @@ class Capacity(Objective):
     """
 
     needs_normal = varies = True
+    has_free_bits = False
     abbreviations = Objective.abbreviations | {"capacity": "c", "ramp": "r"}
 
     name: str = named("capacity")

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 from maelib.internal.options import option
 from maelib.internal.shapes import Codes, Scalar
-from maelib.objectives.base import Objective, Outputs, Terms, named, terms
+from maelib.objectives.base import Objective, Outputs, Terms, named, terms, with_free_bits
 
 
 @dataclass(frozen=True)
 class MMD(Objective):
-    """L = RE + kl_weight KL + mmd_weight MMD(q(z), N(0, I)).
+    """L = RE + kl_weight max(KL, free_bits) + mmd_weight MMD(q(z), N(0, I)).
 
     In the symbols of the paper, kl_weight is 1 - alpha and mmd_weight is alpha + lambda - 1. The
     latter must not be negative, as it is at alpha = 0 and a small lambda.
@@ -25,7 +25,8 @@ class MMD(Objective):
 
     def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
         penalty = self.mmd_weight * mmd(outputs.mu, outputs.logvar)
-        loss = outputs.re.mean() + self.kl_weight * outputs.kl.mean() + penalty
+        kl = with_free_bits(outputs.kl.mean(), self.free_bits)
+        loss = outputs.re.mean() + self.kl_weight * kl + penalty
         return terms(outputs, loss, {"mmd": penalty})
 
 

@@ -64,12 +64,14 @@ def device_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
     return terms
 
 
-def gradients(state: State, step: Step, x: Images, eps: Codes) -> Terms:
-    """The terms of the loss, whose gradients the model's parameters then have."""
+def gradients(
+    state: State, step: Step, x: Images, eps: Codes, of: list[nn.Parameter] | None = None
+) -> Terms:
+    """The terms of the loss, whose gradients all parameters then have, or those of ``of`` alone."""
     progress = state.progress.step / step.total if step.objective.varies else 1.0
     terms = (step.loss or loss_terms)(step, x, eps, progress)
     state.optimizer.zero_grad(set_to_none=True)
-    terms.loss.backward()
+    terms.loss.backward(inputs=of)
     return terms
 
 
@@ -91,12 +93,16 @@ def encoder_steps(state: State, step: Step, batch: Callable[[int], tuple[Images,
     """Updates of the encoder alone before a step (He et al., 2019), on the batches 0, 1, ...
 
     There are at most ``settings.encoder_steps``; they end when ten of them lower the loss no more.
+    The step that follows trains the encoder too, where the authors' trains the decoder alone.
     """
     losses: list[Tensor] = []
     before = math.inf
+    inference = nn.ModuleList([state.model.encoder, state.model.posterior])
+    alone = [p for p in inference.parameters() if p.requires_grad]
+    of = alone if parallel.size() == 1 else None  # several processes wait for all gradients
     announce(state, step)
     for number in range(step.settings.encoder_steps):
-        losses.append(gradients(state, step, *batch(number)).loss.detach())
+        losses.append(gradients(state, step, *batch(number), of).loss.detach())
         for part in (state.model.prior, state.model.decoder):
             part.zero_grad(set_to_none=True)
         norm = nn.utils.clip_grad_norm_(state.model.parameters(), step.settings.clip)
