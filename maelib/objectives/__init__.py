@@ -22,7 +22,7 @@ SETS: dict[str, dict] = {
     "bn": {"posterior": "bn", "prior": "normal"},
     "du": {"posterior": "du", "prior": "normal", "gamma": 0.5},
     "vamp": {"prior": "vamp"},
-    "lagging": {"encoder_steps": 30},
+    "lagging": {"encoder_steps": 10},
     "skip": {"z_path": "skip"},
     "input-dropout": {"input_dropout": 0.2},
     "small-kernel": {"max_kernel": 3},
