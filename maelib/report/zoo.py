@@ -4,7 +4,6 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from maelib.config import PRESETS
@@ -74,29 +73,31 @@ def caption(records: list[Record]) -> str:
 
 
 def plane(records: list[Record]) -> Figure:
-    """Each remedy's best try as a point. Left: RE against KL. Right: NLL against I_q."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
-    runs = {name: best(tries, records)[1] for name, tries in ZOO.items()}
-    means = {
-        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES[:4]}
-        for name, of in runs.items()
-        if of
-    }
-    found = pd.DataFrame(means).T
-    _points(left, found["kl"], found["re"])
+    """Left: RE against KL. Right: NLL against I_q. The best try of each remedy; faintly, all."""
+    figure, axes = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
+    found = _means({name: best(tries, records)[1] for name, tries in ZOO.items()})
+    each = {e.label: [r for r in records if e.made(r.config)] for es in ZOO.values() for e in es}
+    for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
+        ax.plot(*(_means(each)[m] for m in (x, y)), "o", color="#0173B2", alpha=0.3, ms=4)
+        ax.plot(found[x], found[y], "o", color="#0173B2")
+        for name, place in found[[x, y]].iterrows():
+            ax.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+    left, right = axes
     equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
     left.set_title("Rate and distortion of each remedy", fontsize=10)
-    _points(right, found["mutual_information"], found["nll"])
     right.set(xlabel="I_q(x; z) in nats", ylabel="NLL in nats")
     right.set_title("What the code says, and the likelihood that was paid", fontsize=10)
     return figure
 
 
-def _points(ax: Axes, x: pd.Series, y: pd.Series) -> None:
-    ax.plot(x, y, "o", color="#0173B2")
-    for name in x.index:
-        place = (x[name], y[name])
-        ax.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+def _means(runs: dict[str, list[Record]]) -> pd.DataFrame:
+    """A row for each name that has runs: the means over them of the first measures."""
+    means = {
+        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES[:4]}
+        for name, of in runs.items()
+        if of
+    }
+    return pd.DataFrame(means).T
 
 
 def _validation(record: Record) -> float:
