@@ -211,6 +211,8 @@ def profiler(trace: Path | None, steps: int = 20) -> Iterator[Callable[[int, int
             skipped = max(0, min(9, total - step - steps - 1))
             plan = schedule(wait=skipped, warmup=1, active=steps, repeat=1)
             write = methodcaller("export_chrome_trace", str(trace))
-            running = stack.enter_context(profile(schedule=plan, on_trace_ready=write))
+            # Without acc_events some versions of torch warn that a second cycle drops the first.
+            recorder = profile(schedule=plan, on_trace_ready=write, acc_events=True)
+            running = stack.enter_context(recorder)
 
         yield tick
