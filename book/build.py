@@ -25,9 +25,10 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 # The order of the contents; a page stands under the first pattern that fits it.
 PARTS = {
-    "The course": ["pages/explorer", "docs/teaching", "notebooks/*", "pages/exercises"],
+    "The course": ["notebooks/00_*", "docs/teaching", "pages/explorer"],
+    "Lessons": ["notebooks/*", "pages/exercises"],
     "Results": ["docs/reproduction", "docs/zoo*", "docs/benchmarks"],
-    "Guides": ["docs/*", "CONTRIBUTING"],
+    "Guides": ["docs/data", "docs/clusters", "docs/reliability", "CONTRIBUTING", "docs/*"],
     "Reference": ["api/index", "pages/glossary", "pages/bibliography"],
 }
 
@@ -77,7 +78,7 @@ def stage(source: Path, repository: str) -> None:
             stale.unlink()
     for name, text in pages.items():
         write(source / name, with_downloads(name, text, pages, source))
-    copy(ROOT / "README.md", source / "README.md")
+    write(source / "README.md", rewrite.prose((ROOT / "README.md").read_text(encoding="utf-8")))
     copy(HERE / "references.bib", source / "references.bib")
 
 

@@ -24,6 +24,8 @@ include_patterns = ["index.md", "CONTRIBUTING.md"]
 include_patterns += [f"{folder}/*" for folder in ("notebooks", "docs", "pages", "api")]
 
 nb_execution_mode = "off"
+nb_merge_streams = True
+nb_render_image_options = {"alt": "what the code above draws"}
 nb_ipywidgets_js = {}  # by default a page with a widget loads a script from another host
 myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
