@@ -19,7 +19,7 @@ from maelib.runs.pretrained import FOLDER
 SOURCES = Path(__file__).parent / "explorer"
 MODELS = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
 PAGE = (
-    "dom", "noise", "ask", "state", "posteriors", "pair", "walk", "digits", "samples", "map",
+    "dom", "noise", "ask", "state", "posteriors", "pair", "walk", "map", "digits", "samples",
     "start",
 )  # fmt: skip
 DIGITS, OFFERED = 200, 2  # test images on the map; of each class among those to pick from

@@ -1,5 +1,6 @@
 // Choosing the two digits, drawing one, and how they are decoded.
 import { SIZE, button, element, paint, picture, say, slider } from "./dom.js";
+import { markChosen } from "./map.js";
 import { encodePair, updatePair } from "./pair.js";
 import { state } from "./state.js";
 import { resetWalk, updateWalk } from "./walk.js";
@@ -25,7 +26,7 @@ export function picker(place) {
     paint(canvas, image);
     return element("label", { className: "ex-option" }, input, canvas);
   });
-  options[place === 0 ? 14 : 6].firstChild.checked = true;
+  options[state.digits.findIndex(({ image }) => image === state.chosen[place])].firstChild.checked = true;
   return element(
     "fieldset",
     { className: "ex-picker" },
@@ -37,6 +38,8 @@ export function picker(place) {
 export async function choose(place, image, text) {
   state.chosen[place] = image;
   say(text);
+  if (!state.loaded) return;
+  markChosen();
   await encodePair();
   resetWalk();
   await Promise.all([updatePair(), updateWalk()]);

@@ -1,12 +1,12 @@
 // A map of the posteriors: their means and ellipses in the plane of largest variance.
-import { choose } from "./digits.js";
 import { element, say, select, svg } from "./dom.js";
 import { principal, project, summary } from "./posteriors.js";
 import { MODELS, state } from "./state.js";
 
 const chart = { points: [], at: 0 };
 
-export function mapSection() {
+// `choose` is told which digit was clicked.
+export function mapSection(choose) {
   chart.svg = svg("svg", {
     class: "ex-map",
     tabindex: 0,
@@ -18,10 +18,10 @@ export function mapSection() {
     const { x, y } = new DOMPoint(event.clientX, event.clientY).matrixTransform(
       chart.svg.getScreenCTM().inverse(),
     );
-    pick(nearest(x, y, () => true));
+    pick(nearest(x, y, () => true), choose);
   });
   chart.svg.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" || event.key === " ") pick(chart.at);
+    if (event.key === "Enter" || event.key === " ") pick(chart.at, choose);
     else if (!step(event.key)) return;
     event.preventDefault();
   });
@@ -53,6 +53,13 @@ export async function drawMap(model) {
   chart.mark = svg("circle", { r: far / 18, class: "ex-mark" });
   chart.svg.replaceChildren(...ellipses, ...names, chart.mark);
   mark(chart.at);
+  markChosen();
+}
+
+// Mark digit 1, unless it was drawn.
+export function markChosen() {
+  const i = state.digits.findIndex(({ image }) => image === state.chosen[0]);
+  if (i >= 0 && chart.mark) mark(i);
 }
 
 function nearest(x, y, allowed) {
@@ -85,8 +92,7 @@ function mark(i) {
   chart.mark.setAttribute("cy", chart.points[i].y);
 }
 
-function pick(i) {
-  mark(i);
+function pick(i, choose) {
   const { image, label } = state.digits[i];
   for (const input of document.querySelectorAll("[name=ex-digit-0]"))
     input.checked = Number(input.value) === i;

@@ -33,5 +33,12 @@ export function sampleSection() {
   const rows = MODELS.map((model) =>
     element("div", { className: "ex-samples" }, element("strong", {}, model), ...canvases[model]),
   );
-  return element("div", {}, button("Draw samples", again), ...rows);
+  const section = element("div", {}, button("Draw samples", again), ...rows);
+  const observer = new IntersectionObserver(([{ isIntersecting }]) => {
+    if (!isIntersecting) return;
+    observer.disconnect();
+    again();
+  });
+  observer.observe(section);
+  return section;
 }

@@ -1,6 +1,6 @@
 // The start: data and models are loaded, and the sections are put into the page.
 import { ask, script, settled } from "./ask.js";
-import { controls, pad, picker, unpack } from "./digits.js";
+import { choose, controls, pad, picker, unpack } from "./digits.js";
 import { say } from "./dom.js";
 import { drawMap, mapSection } from "./map.js";
 import { encodePair, pairSection, updatePair } from "./pair.js";
@@ -12,6 +12,7 @@ async function start() {
   await script("digits.js");
   const { source, images, labels } = explorerData.digits;
   state.digits = images.map((image, i) => ({ image: unpack(image), label: labels[i] }));
+  state.chosen = [14, 6].map((i) => state.digits[i].image);
   document.getElementById("explorer-source").textContent = source;
   const place = (id, ...parts) => document.getElementById(id).replaceChildren(...parts);
   place("explorer-digits", picker(0), picker(1), pad());
@@ -28,8 +29,8 @@ async function start() {
   place("explorer-pair", controls(), pairSection());
   place("explorer-walk", walkSection());
   place("explorer-samples", sampleSection());
-  place("explorer-map", mapSection());
-  state.chosen = [14, 6].map((i) => state.digits[i].image);
+  place("explorer-map", mapSection(choose));
+  state.loaded = true;
   await encodePair();
   await updatePair();
   say("Ready.");

@@ -8,6 +8,7 @@ export const MODELS = ["MAE", "VLAE", "ResNet VAE"];
 export const state = {
   digits: [], // all that came with the page: {image, label}
   chosen: [null, null], // the images of digit 1 and digit 2
+  loaded: false, // whether the models are there
   codes: {}, // of each model, the posteriors of the chosen two
   swapped: false,
   temperature: 1,
