@@ -29,7 +29,7 @@ reproduce: .venv/.installed ## make what is missing at PRESET (quick | laptop | 
 	@$(BIN)/python -m maelib.workflow.reproduce --preset $(PRESET) $(ARGS)
 
 test: lint ## lint, run every test, and check the committed notebooks' outputs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -rs $(PARALLEL)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -p no:jaxtyping -o addopts= --nbval --nbval-current-env $(STRICT_NOTEBOOKS)
 
 test-cluster: .venv/.installed ## run the SLURM profile on a SLURM of one node (root; slurm-wlm, munge)

@@ -39,12 +39,13 @@ def no_data(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def chromium():
     """A browser without a window."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not path:
-        pytest.skip("no browser")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
+        own = driver.chromium.executable_path  # where "playwright install chromium" puts it
+        path = next(filter(None, map(shutil.which, [*BROWSERS, own])), None)
+        if not path:
+            pytest.skip("no browser")
         browser = driver.chromium.launch(executable_path=path, args=QUIET)
         yield browser
         browser.close()

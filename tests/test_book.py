@@ -6,11 +6,14 @@ skipped. They open the pages from the disk, which allows less than a server does
 
 import base64
 import json
+import os
 import re
 import subprocess
 import sys
 from dataclasses import asdict
+from html import unescape
 from pathlib import Path
+from urllib.parse import unquote, urldefrag
 
 import pytest
 import torch
@@ -24,11 +27,15 @@ from maelib.model import build, initialise
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
 REPOSITORY = "https://github.com/someone/maelib"
+MODELS = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
 WIDTHS = (1280, 390)
-# A page's elements that stick out of it, and its formulas that are not typeset.
+# A page that is wider than the window, its formulas whose start is out of view, and those that are
+# not typeset.
 OVERFLOW = """() => {
   const page = document.documentElement;
-  return page.scrollWidth > page.clientWidth + 1 ? [page.scrollWidth, page.clientWidth] : null;
+  if (page.scrollWidth > page.clientWidth + 1) return [page.scrollWidth, page.clientWidth];
+  const cut = [...document.querySelectorAll("div.math")].filter((f) => f.scrollLeft);
+  return cut.length ? cut.map((f) => f.textContent) : null;
 }"""
 UNTYPESET = """async () => {
   await window.MathJax?.startup?.promise;
@@ -112,6 +119,26 @@ def test_every_public_module_has_its_page(site):
     assert names <= {page.stem for page in (site / "api").glob("*.html")}
 
 
+def test_links_lead_to_a_page_and_a_place_that_exist(site):
+    paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    pages = {path: read(path) for path in paths}
+    places = {path: set(re.findall(r'\bid="([^"]+)"', pages[path])) for path in pages}
+    dead = []
+    for path, page in pages.items():
+        for link in set(re.findall(r'<a\b[^>]*?\bhref="(?![a-z]+:)([^"]+)"', page)):
+            name, place = urldefrag(unquote(unescape(link)))
+            target = Path(os.path.normpath(path.parent / name)) if name else path
+            if not target.exists() or place not in places.get(target, {place}) | {""}:
+                dead.append((path.name, link))
+    assert dead == []
+
+
+def test_explorer_has_the_present_checkpoints(site):
+    for stem in MODELS.values():
+        content = (ROOT / "checkpoints" / f"{stem}.safetensors").read_bytes()
+        assert base64.b64encode(content).decode() in read(site / f"_static/explorer/{stem}.js")
+
+
 def test_pages_load_nothing_from_another_host(site):
     loaded = re.compile(r'<(?:script|img|link|iframe|source)\b[^>]*\b(?:src|href)="(https?:[^"]+)')
     found = {page.name: loaded.findall(read(page)) for page in site.rglob("*.html")}
@@ -172,19 +199,16 @@ def test_every_page_is_whole_in_a_browser(site, open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize(
-    "name",
-    ["index", "notebooks/02_mutual_posterior_divergence", "docs/reproduction", "pages/explorer"],
-)
-def test_texts_are_legible(name, scheme, open_page):
-    page = open_page(f"{name}.html", scheme=scheme)
-    if "explorer" in name:
-        page.evaluate("explorer.ready")
+def test_texts_are_legible(scheme, site, open_page):
+    page, faint = open_page("pages/explorer.html", scheme=scheme), {}
+    page.evaluate("explorer.ready")
     assert page.get_attribute("html", "data-theme") == scheme
-    assert page.evaluate(FAINT) == []
-
-
-MODELS = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
+    faint["explorer"] = page.evaluate(FAINT)
+    for folder in ("notebooks", "docs"):
+        for path in sorted((site / folder).glob("*.html")):
+            page.goto(path.as_uri(), wait_until="domcontentloaded")
+            faint[path.name] = page.evaluate(FAINT)
+    assert {name: texts for name, texts in faint.items() if texts} == {}
 
 
 def agrees(page, model, name):
@@ -230,9 +254,12 @@ def test_explorer_takes_every_size_from_the_file(explorer, tmp_path):
 
 
 def pictures(page):
-    """The pixels of all pictures, by their names."""
-    script = """() => Object.fromEntries([...document.querySelectorAll("canvas[aria-label]")].map(
-      (c) => [c.ariaLabel, c.getContext("2d").getImageData(0, 0, 28, 28).data.join()]))"""
+    """The pixels of all pictures but the samples, by their names."""
+    script = """() => {
+      const all = [...document.querySelectorAll("canvas[aria-label]:not(.ex-samples *)")];
+      const pixels = (c) => c.getContext("2d").getImageData(0, 0, 28, 28).data.join();
+      return Object.fromEntries(all.map((c) => [c.ariaLabel, pixels(c)]));
+    }"""
     return page.evaluate(script)
 
 
@@ -275,6 +302,25 @@ def test_explorer_is_used_by_keyboard(explorer):
         "document.querySelector('#explorer-status').textContent.includes('new samples')"
     )
     assert explorer.troubles == []
+
+
+def test_walk_and_temperature_change_the_pictures(explorer):
+    walked = "The picture of the code that the sliders set"
+    explorer.evaluate("explorer.settled()")
+    at_one = pictures(explorer)[walked]
+    explorer.get_by_role("slider", name="From digit 1").press("End")
+    explorer.evaluate("explorer.settled()")
+    at_two = pictures(explorer)[walked]
+    assert at_two != at_one
+    explorer.get_by_role("slider", name="Dimension").first.press("End")
+    explorer.evaluate("explorer.settled()")
+    assert pictures(explorer)[walked] != at_two
+    explorer.get_by_role("slider", name="Temperature").press("Home")
+    explorer.evaluate("explorer.settled()")
+    greedy = pictures(explorer)
+    explorer.get_by_role("button", name="New noise").press("Enter")
+    explorer.evaluate("explorer.settled()")
+    assert pictures(explorer) == greedy
 
 
 def test_explorer_names_everything_for_a_screen_reader(explorer):
