@@ -61,7 +61,7 @@ def learning_curves(*records: Record) -> Figure:
     the MPD at which MAE's two terms alone would balance, given the run's STD / MPD.
     """
     panels = {"val_re": "RE", "val_kl": "KL", "val_elbo": "L_elbo", "mpd": "MPD", "std": "STD"}
-    figure, axes = plt.subplots(1, 5, figsize=(15, 3), layout="constrained")
+    figure, axes = plt.subplots(1, 5, figsize=(15, 3.2), layout="constrained")
     for record in records:
         config, colour = record.config, COLOURS.get(record.config.objective.name, "black")
         style = "-o" if config.preset == records[0].config.preset else "--s"
@@ -75,7 +75,8 @@ def learning_curves(*records: Record) -> Figure:
     for title, ax in zip(panels.values(), axes, strict=True):
         ax.set(title=title, xlabel="epoch")
     axes[0].set_ylabel("nats")
-    axes[3].legend(fontsize=8)
+    named = axes[3].get_legend_handles_labels()
+    figure.legend(*named, loc="outside lower center", ncols=len(named[1]), fontsize=8)
     return figure
 
 
