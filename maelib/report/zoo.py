@@ -4,6 +4,7 @@ from statistics import fmean
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from adjustText import adjust_text
 from matplotlib.figure import Figure
 
 from maelib.config import PRESETS
@@ -75,13 +76,14 @@ def caption(records: list[Record]) -> str:
 def plane(records: list[Record]) -> Figure:
     """Left: RE against KL. Right: NLL against I_q. The best try of each remedy; faintly, all."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
-    found = _means({name: best(tries, records)[1] for name, tries in ZOO.items()})
+    found = means({name: best(tries, records)[1] for name, tries in ZOO.items()})
     each = {e.label: [r for r in records if e.made(r.config)] for es in ZOO.values() for e in es}
     for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
-        ax.plot(*(_means(each)[m] for m in (x, y)), "o", color="#0173B2", alpha=0.3, ms=4)
+        ax.plot(*(means(each)[m] for m in (x, y)), "o", color="#0173B2", alpha=0.3, ms=4)
         ax.plot(found[x], found[y], "o", color="#0173B2")
-        for name, place in found[[x, y]].iterrows():
-            ax.annotate(name, place, xytext=(5, 3), textcoords="offset points", fontsize=8)
+        places = found[[x, y]].drop_duplicates()
+        names = [ax.text(*place, name, fontsize=8) for name, place in places.iterrows()]
+        adjust_text(names, found[x], found[y], ax=ax, iter_lim=200)
     left, right = axes
     equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
     left.set_title("Rate and distortion of each remedy", fontsize=10)
@@ -90,10 +92,10 @@ def plane(records: list[Record]) -> Figure:
     return figure
 
 
-def _means(runs: dict[str, list[Record]]) -> pd.DataFrame:
-    """A row for each name that has runs: the means over them of the first measures."""
+def means(runs: dict[str, list[Record]]) -> pd.DataFrame:
+    """A row for each name that has runs: the means over them of each measure."""
     means = {
-        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES[:4]}
+        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES}
         for name, of in runs.items()
         if of
     }
