@@ -18,6 +18,7 @@ The tests marked ``fault`` are counted as well.
 import argparse
 import errno
 import json
+import multiprocessing
 import os
 import random
 import resource
@@ -25,17 +26,19 @@ import shutil
 import signal
 import sys
 import tempfile
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from soak_files import OK, SETTINGS, Reader, every_reader
+from soak_files import OK, Reader, every_reader, noise
 
 from maelib import cli
 from maelib.internal.files import write_text
@@ -45,27 +48,27 @@ from maelib.training.state import TrainingError
 ROOT = Path(__file__).parents[1]
 ENDS = ("refused", "survived", "wrong", "traceback")
 OURS = (ValueError, OSError, FileNotFoundError, TrainingError)  # no class derived from them
+
+
+# The mutants
+
 DROP = object()
 ODD = (
     DROP, None, True, -1, 0, 2**70, 10**400, 1e308, float("nan"), float("-inf"), "", "x",
     "../../x", "\ud800", [], [[]], {}, {"a": 1}, {"sha256": "0"},
 )  # fmt: skip
+PIECES = (b"", b"{", b"[" * 5000, b"\0", b'"', b"\xff", b"9" * 400, b"NaN")
 STATUS = (b"200 OK", b"206 Part", b"302 Found", b"304 As before", b"404 No", b"500 No", b"two", b"")
 HEADERS = (
     b"Content-Length: 7", b"Content-Length: ten", b"Content-Length: -7", b"Content-Encoding: gzip",
     b"Transfer-Encoding: chunked", b"Location: http://[::1", b"Location: ftp://localhost/x",
     b"Location: /again", b"X: " + b"x" * 10**6, b"\xff",
 )  # fmt: skip
-TRAIN = ["train", *(f"--{name}={value}" for name, value in SETTINGS.items())]
-TRAIN += ["--checkpoint-minutes=0", "--train-images=60", "--test-images=10"]  # three steps
-
-
-# The mutants
 
 
 def mutate(reader: Reader, tries: int, number: int) -> Counter:
     """How reading ends with ``tries`` damaged forms of a file."""
-    intact, ends = reader.path.read_bytes(), Counter()
+    intact, right, ends = reader.path.read_bytes(), [reader.read(), *reader.also], Counter()
 
     @seed(number)
     @settings(
@@ -75,21 +78,21 @@ def mutate(reader: Reader, tries: int, number: int) -> Counter:
     @given(damaged(intact))
     def attempt(mutant: bytes) -> None:
         reader.path.write_bytes(mutant)
-        ends[judged(reader)] += 1
+        ends[judged(reader, right)] += 1
 
     attempt()
     reader.path.write_bytes(intact)
     return ends
 
 
-def judged(reader: Reader) -> str:
+def judged(reader: Reader, right: list) -> str:
     """How one reading ends."""
     try:
         with warnings.catch_warnings(action="ignore"):
             found = reader.read()
     except Exception as problem:
         return "refused" if type(problem) in OURS and is_sentence(str(problem)) else "traceback"
-    return "survived" if not reader.good or found in reader.good else "wrong"
+    return "survived" if not reader.has_digest or found in right else "wrong"
 
 
 def is_sentence(text: str) -> bool:
@@ -98,29 +101,27 @@ def is_sentence(text: str) -> bool:
 
 
 def damaged(intact: bytes) -> st.SearchStrategy[bytes]:
-    """Files that differ from an intact one: in a bit, a piece, or for JSON in a value."""
-    place, size = st.integers(0, len(intact) - 1), st.integers(1, 64)
-    early = st.integers(0, min(len(intact) - 1, 3000))  # where headers are
+    """Files that differ from an intact one: in a bit, in a piece, or for JSON in a value."""
+    anywhere = st.integers(0, len(intact) - 1)
+    at = anywhere | st.integers(0, min(len(intact), 3000) - 1)  # more often where headers are
+    lost = st.integers(0, 64) | st.just(len(intact))
+    copied = st.builds(lambda at: intact[at:][:64], anywhere)
+    new = st.sampled_from(PIECES) | st.binary(max_size=64) | copied
     ways = [
-        st.builds(lambda at, bit: splice(intact, at, 1, bytes([intact[at] ^ 1 << bit])),
-                  place | early, st.integers(0, 7)),
-        st.builds(lambda at: intact[:at], place | early),
-        st.builds(lambda at, n: splice(intact, at, n, b""), place | early, size),
-        st.builds(lambda at, new: splice(intact, at, len(new), new), place | early,
-                  st.binary(min_size=1, max_size=64)),
-        st.builds(lambda at, new: splice(intact, at, 0, new), place | early,
-                  st.sampled_from([b"{", b"[" * 5000, b"\0", b'"', b"\xff", b"9" * 400, b"NaN"])),
-        st.builds(lambda at, other: splice(intact, at, 64, intact[other:][:64]), place, place),
-    ]  # fmt: skip
-    if intact[:1] == b"{":
-        ways.append(st.builds(partial(edited, intact), st.integers(0), st.sampled_from(ODD)))
-    if intact[:5] == OK[:5]:
-        headers = st.lists(st.sampled_from(HEADERS), max_size=3).map(
-            lambda lines: [*lines, b"", b""]
-        )
-        status = st.sampled_from(STATUS).map(lambda words: b"HTTP/1.1 " + words)
-        ways.append(st.builds(lambda *parts: b"\r\n".join([parts[0], *parts[1]]), status, headers))
+        st.builds(partial(flip, intact), at, st.integers(0, 7)),
+        st.builds(partial(splice, intact), at, lost, new),
+    ]
+    if intact.startswith(b"{"):
+        ways.append(st.builds(partial(edit, intact), st.integers(0), st.sampled_from(ODD)))
+    if intact.startswith(OK):
+        headers = st.lists(st.sampled_from(HEADERS), max_size=3)
+        ways.append(st.builds(reply, st.sampled_from(STATUS), headers))
     return st.one_of(ways)
+
+
+def flip(content: bytes, at: int, bit: int) -> bytes:
+    """``content`` with one bit changed."""
+    return splice(content, at, 1, bytes([content[at] ^ 1 << bit]))
 
 
 def splice(content: bytes, at: int, lost: int, new: bytes) -> bytes:
@@ -128,131 +129,103 @@ def splice(content: bytes, at: int, lost: int, new: bytes) -> bytes:
     return content[:at] + new + content[at + lost :]
 
 
-def edited(intact: bytes, number: int, odd: object) -> bytes:
+def edit(intact: bytes, number: int, odd: object) -> bytes:
     """JSON with one of its values replaced or dropped."""
-    content = json.loads(intact)
-    holder, key = (places := list(slots(content)))[number % len(places)]
+    places = list(slots(content := json.loads(intact)))
+    holder, key = places[number % len(places)]
+    holder[key] = odd
     if odd is DROP:
         del holder[key]
-    else:
-        holder[key] = odd
     return json.dumps(content).encode()
 
 
-def slots(content: object) -> Iterator[tuple]:
+def slots(content: dict | list) -> Iterator[tuple]:
     """Every place of a value in JSON: its container and its key; few of a long list."""
-    found = content.items() if isinstance(content, dict) else enumerate(content[:3])
-    for key, value in list(found):
+    for key in list(content) if isinstance(content, dict) else range(min(3, len(content))):
         yield content, key
-        if isinstance(value, (dict, list)):
-            yield from slots(value)
+        if isinstance(content[key], (dict, list)):
+            yield from slots(content[key])
 
 
-# The strikes
+def reply(status: bytes, headers: list[bytes]) -> bytes:
+    """What a server may say, without a body."""
+    return b"\r\n".join([b"HTTP/1.1 " + status, *headers, b"", b""])
 
 
-def failing(number: int, event: str) -> None:
+# The strikes: each is told of every event from that at which it begins, and of how many it missed.
+
+
+def sending(number: int, _: str, late: int) -> None:
+    """A signal to the process itself."""
+    if not late:
+        os.kill(os.getpid(), number)
+
+
+def failing(number: int, lasts: bool, event: str, late: int) -> None:
     """What a disk says that is full or broken; what is there may still be deleted."""
-    if event in ("open", "os.mkdir", "os.rename"):
+    if event in ("open", "os.mkdir", "os.rename") and (lasts or not late):
         raise OSError(number, os.strerror(number))
 
 
-def sending(number: int, _: str) -> None:
-    """A signal to the process itself."""
-    os.kill(os.getpid(), number)
-
-
-def shrink(size: int, _: str) -> None:
+def shrinking(size: int, _: str, late: int) -> None:
     """From now on no file may be larger than ``size`` bytes."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+    if not late:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
 
 
-# What is struck, with what, and at how many of the file-system events.
-STRIKES = {
+STRIKES = {  # with what, and beginning at how many of the events
     "SIGKILL at a file-system event": (partial(sending, signal.SIGKILL), 1.0),
     "SIGTERM at a file-system event": (partial(sending, signal.SIGTERM), 0.2),
     "SIGINT at a file-system event": (partial(sending, signal.SIGINT), 0.2),
-    "disk broken at a file-system event": (partial(failing, errno.EIO), 0.2),
-    "disk full from a file-system event": (partial(failing, errno.ENOSPC), 0.2),
-    "no file larger than 5 kB": (partial(shrink, 5_000), 0.05),
-    "no file larger than 20 kB": (partial(shrink, 20_000), 0.05),
-    "no file larger than 200 kB": (partial(shrink, 200_000), 0.05),
+    "disk broken at a file-system event": (partial(failing, errno.EIO, False), 0.2),
+    "disk full from a file-system event": (partial(failing, errno.ENOSPC, True), 0.2),
+    "no file larger than 5 kB": (partial(shrinking, 5_000), 0.05),
+    "no file larger than 20 kB": (partial(shrinking, 20_000), 0.05),
+    "no file larger than 100 kB": (partial(shrinking, 100_000), 0.05),
 }
-LASTING = {"disk full from a file-system event"}
+TRAIN = (
+    "--preset=smoke", "--epochs=2", "--train-images=20", "--checkpoint-minutes=0",
+    "--decoder=resnet", "--prior=normal",
+)  # fmt: skip
 
 
 def strikes(scale: float, number: int, folder: Path) -> Iterator[tuple[str, Counter]]:
-    """How runs end that are struck at an event or started at once, and then started again."""
+    """How runs end that are struck or started at once, and then started again."""
+    np.save(folder / "own.npy", noise(40, 16, 16))
     calm, out, draw = folder / "calm", folder / "struck", random.Random(number)
-    _, said = ended(begun(calm), calm)
-    events, expected = int(said.split()[-1]), outcome(calm)
-    few = STRIKES if scale >= 0.5 else dict(draw.sample(list(STRIKES.items()), 2))
-    for name, (act, share) in few.items():
+    events = int(ended(begun(calm), calm)[1].split()[-1])
+    for name, (strike, share) in STRIKES.items():
         places = draw.sample(range(events), max(1, round(scale * share * events)))
-        begins = [partial(struck, out, place, act, name in LASTING) for place in places]
-        yield name, Counter(verdict(begin, out, expected) for begin in begins)
-    thrice = [partial(together, out)] * max(1, round(5 * scale))
-    yield "three starts at once", Counter(verdict(begin, out, expected) for begin in thrice)
+        yield name, Counter(verdict([begun(out, at, strike)], out, calm) for at in places)
+    starts = range(max(1, round(5 * scale)))
+    yield (
+        "three starts at once",
+        Counter(verdict([begun(out) for _ in range(3)], out, calm) for _ in starts),
+    )
 
 
-def struck(out: Path, event: int, act: Callable[[str], None], lasting: bool) -> list[int]:
-    """One process, and what befalls it."""
-    return [begun(out, event, act, lasting)]
+def begun(out: Path, at: int = 0, strike: Callable = lambda *_: None) -> BaseProcess:
+    """A forked process that trains in ``out``, and is struck from the event ``at`` on."""
+    process = multiprocessing.get_context("fork").Process(target=train, args=(out, at, strike))
+    process.start()
+    return process
 
 
-def together(out: Path) -> list[int]:
-    """Three processes that train the same run."""
-    return [begun(out) for _ in range(3)]
-
-
-def verdict(begin: Callable[[], list[int]], out: Path, expected: tuple) -> str:
-    """How a run ended that ``begin`` starts one or several times, after one more start."""
-    those = [ended(process, out) for process in begin()]
-    those.append(ended(begun(out), out))
-    stopped = (0, 2, 130, -signal.SIGKILL, -signal.SIGTERM)
-    raw = [said for code, said in those if code not in stopped or "Traceback" in said]
-    if raw or those[-1][0]:
-        print(*raw or those[-1], sep="\n", file=sys.stderr)
-        return "traceback"
-    same = outcome(out) == expected
-    shutil.rmtree(out)
-    return "survived" if same else "wrong"
-
-
-def begun(
-    out: Path, event: int | None = None, act: Callable[[str], object] = str, lasting: bool = False
-) -> int:
-    """A forked process that trains in ``out``, and that ``act`` strikes at, or from, the event."""
-    sys.stdout.flush()
-    if process := os.fork():
-        return process
-    code, seen = 1, 0
+def train(out: Path, at: int, strike: Callable[[str, int], None]) -> None:
+    """Train in ``out`` and end the process; its last words are the number of events."""
+    said = os.open(f"{out}.{os.getpid()}", os.O_WRONLY | os.O_CREAT)
+    os.dup2(said, 1), os.dup2(said, 2)
+    events = count(-at)
 
     def watch(name: str, arguments: tuple) -> None:
-        nonlocal seen
-        if changes(name, arguments, str(out)):
-            seen += 1
-            if event is not None and (seen > event if lasting else seen == event + 1):
-                act(name)
+        if changes(name, arguments, str(out)) and (late := next(events)) >= 0:
+            strike(name, late)
 
-    output = os.open(f"{out}.{os.getpid()}", os.O_WRONLY | os.O_CREAT)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
     sys.addaudithook(watch)
-    try:
-        code = cli.main([*TRAIN, "--out-dir", str(out)])
-        print(seen)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        os._exit(code)
-
-
-def ended(process: int, out: Path) -> tuple[int, str]:
-    """Exit status and output of a process that ``begun`` gave."""
-    _, status = os.waitpid(process, 0)
-    return os.waitstatus_to_exitcode(status), Path(f"{out}.{process}").read_text(encoding="utf-8")
+    pictures = out.with_name("own.npy")
+    code = cli.main(["train", *TRAIN, f"--dataset={pictures}", f"--out-dir={out}"])
+    print(next(events))
+    sys.exit(code)
 
 
 def changes(name: str, arguments: tuple, folder: str) -> bool:
@@ -262,6 +235,25 @@ def changes(name: str, arguments: tuple, folder: str) -> bool:
     else:
         writes = name in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "shutil.rmtree")
     return bool(writes) and str(arguments[0]).startswith(folder + os.sep)
+
+
+def ended(process: BaseProcess, out: Path) -> tuple[int, str]:
+    """Exit status and output of a process that ``begun`` gave."""
+    process.join()
+    return process.exitcode, Path(f"{out}.{process.pid}").read_text(encoding="utf-8")
+
+
+def verdict(processes: list[BaseProcess], out: Path, calm: Path) -> str:
+    """How the run of some processes ends, which is then started once more."""
+    those = [*(ended(process, out) for process in processes), ended(begun(out), out)]
+    stopped = (0, 2, 130, -signal.SIGKILL, -signal.SIGTERM)
+    raw = [said for code, said in those if code not in stopped or "Traceback" in said]
+    if raw or those[-1][0]:
+        print(*raw or those[-1], sep="\n", file=sys.stderr)
+        return "traceback"
+    same = outcome(out) == outcome(calm)
+    shutil.rmtree(out)
+    return "survived" if same else "wrong"
 
 
 def outcome(out: Path) -> tuple:
@@ -295,12 +287,11 @@ class Tests:
 
 
 def soak(scale: float, number: int, folder: Path, only: str = "") -> Iterator[tuple[str, Counter]]:
-    """Every row: what was done, and how it ended; ``scale`` 1 is some 5,000 inputs."""
+    """Every row: what was done, and how it ended; ``scale`` 1 is some 7,000 inputs."""
     if only in ("", "mutants"):
-        with every_reader(folder) as readers:
-            for reader in readers:
-                tries = max(1, round(reader.tries * scale))
-                yield f"damaged {reader.name}", mutate(reader, tries, number)
+        for reader in every_reader(folder):
+            tries = max(1, round(reader.tries * scale))
+            yield f"damaged {reader.name}", mutate(reader, tries, number)
     if only in ("", "strikes"):
         yield from strikes(scale, number, folder)
     if only in ("", "tests"):
