@@ -6,6 +6,8 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+from click.testing import CliRunner
+from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
 
 from maelib import config
@@ -113,6 +115,40 @@ def test_committed_configuration_is_the_one_that_would_run_today(stem):
 def test_an_experiment_s_options_are_parameters_of_its_notebook(experiment):
     chosen, _ = parameters(jupytext.read(NOTEBOOKS[0].with_name(f"{experiment.notebook}.md")))
     assert set(experiment.parameters) | {"preset", "dataset"} <= set(chosen)
+
+
+def given(stem, folder, *options):
+    """The values of a notebook's parameters, and its first cells, after papermill's command line.
+
+    The first cell after the parameters checks them.
+    """
+    path, out = next(p for p in NOTEBOOKS if p.stem.startswith(stem)), str(folder / "out.ipynb")
+    command = [str(path.with_suffix(".ipynb")), out, "--prepare-only", *options]
+    done = CliRunner().invoke(papermill_command, command)
+    assert done.exit_code == 0, done.output
+    cells = [cell for cell in nbformat.read(out, 4).cells if cell.cell_type == "code"][:3]
+    values = {}
+    for cell in cells[:2]:
+        exec(cell.source, values)
+    return values, cells[2].source
+
+
+def test_a_seed_of_papermill_s_command_line_is_the_whole_number_that_it_says(tmp_path):
+    values, check = given("04", tmp_path, "-p", "seed", "1e3", "-p", "dataset", "digits")
+    exec(check, values)
+    assert values["config"] == config.resolve("quick", "digits", seed=1000)
+    assert type(values["config"].seed) is int
+    values, check = given("04", tmp_path, "-p", "epochs", "1.5", "-p", "dataset", "digits")
+    with pytest.raises(ValueError, match=r"^epochs is 1\.5; it must be a whole number"):
+        exec(check, values)
+
+
+def test_papermill_s_command_line_makes_notebook_08_write_only_if_it_says_true(tmp_path):
+    values, check = given("08", tmp_path, "-p", "write", "false")
+    with pytest.raises(ValueError, match=r"^write is 'false'; it must be True or False"):
+        exec(check, values)
+    assert given("08", tmp_path, "-p", "write", "False")[0]["write"] is False
+    assert given("08", tmp_path, "-p", "write", "True")[0]["write"] is True
 
 
 def must_fail(check, error):
