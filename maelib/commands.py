@@ -75,7 +75,7 @@ class Slot(Where):
 class Drawing(Device):
     """What is drawn from a model."""
 
-    count: int = option(64, "images", least=1)
+    count: int = option(64, "images", least=1, most=1_000_000)
     seed: int = option(0, "of the random numbers", least=0)
     temperature: float = option(1.0, "of the prior: below 1, codes nearer to its centre", above=0)
     out: str = option("samples.png", "a grid.png, a file.npz, or a folder of single pictures")

@@ -17,7 +17,7 @@ from helpers import smoke
 from maelib import config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
-from maelib.internal.options import checked
+from maelib.internal.options import checked, options
 from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
 from maelib.objectives import OBJECTIVES
 from maelib.objectives.base import Outputs
@@ -269,6 +269,19 @@ def test_components_that_do_not_go_together_are_refused(dataset, parts, message)
 def test_numbers_beyond_their_range_are_refused(option):
     with pytest.raises(ValueError, match=next(iter(option))):
         smoke(**option)
+
+
+SIZES = [name for name in options(Network) if name in (*of_type(int), *of_type(tuple))]
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_no_memory_holds_is_refused_before_anything_is_allocated(name):
+    most = options(Network)[name][1]["most"]
+    many = len(typing.get_args(OPTIONS[name])) if name in of_type(tuple) else 0
+    with pytest.raises(ValueError, match=f"^{name} is 100000001; .*at most {most}, or no memory"):
+        smoke(**{name: [100_000_001] * many if many else 100_000_001})
+    for preset in (*PRESETS.values(), *config.COLOUR_PRESETS.values()):
+        assert np.max(preset.get(name, 0)) <= most
 
 
 # What is imported

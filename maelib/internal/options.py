@@ -21,12 +21,13 @@ def option(
     help: str,
     *,
     least: int | float | None = None,
+    most: int | None = None,
     above: int | float | None = None,
     below: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> typing.Any:
-    """A dataclass field with its help and any limits of its value."""
-    limits = {"least": least, "above": above, "below": below, "choices": choices}
+    """A dataclass field with its help and any limits of its value; ``most`` is one of memory."""
+    limits = {"least": least, "most": most, "above": above, "below": below, "choices": choices}
     return field(default=default, metadata={"help": help, "default": default, **limits})
 
 
@@ -61,12 +62,14 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     if not _fits(value, kind):
         raise ValueError(f"{name} is {value!r}; it must be {NOUNS[kind]}.")
     value = kind(value)
-    choices, least = limits.get("choices"), limits.get("least")
+    choices, least, most = limits.get("choices"), limits.get("least"), limits.get("most")
     above, below = limits.get("above"), limits.get("below")
     if choices and value not in choices:
         accepted = f"one of {', '.join(choices)}"
     elif least is not None and value < least:
         accepted = f"a number that is at least {least}"
+    elif most is not None and value > most:
+        accepted = f"a number that is at most {most}, or no memory can hold it"
     elif above is not None and value <= above:
         accepted = f"a number greater than {above}"
     elif below is not None and value >= below:

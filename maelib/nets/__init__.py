@@ -36,31 +36,33 @@ class Network(Settings):
     prior: str = option("flow", "p(z)", choices=PRIORS)
     decoder: str = option("pixelcnn", "p(x|z)", choices=BINARY_DECODERS + COLOUR_DECODERS)
     latent: int = option(
-        32, "dimensions of the code; of 32x32 colour images a multiple of 64", least=1
+        32, "dimensions of the code; of 32x32 colour images a multiple of 64", least=1, most=16_384
     )
-    channels: int = option(64, "channels of the PixelCNN", least=1)
+    channels: int = option(64, "channels of the PixelCNN", least=1, most=1024)
     encoder_channels: tuple[int, int, int] = option(
-        (32, 64, 64), "channels of the ResNet's blocks", least=1
+        (32, 64, 64), "channels of the ResNet's blocks", least=1, most=1024
     )
-    encoder_hidden: int = option(512, "features that the ResNet ends in", least=1)
-    flow_pairs: int = option(4, "pairs of flow steps in the prior", least=0)
-    flow_hidden: int = option(320, "hidden units of a flow step", least=1)
+    encoder_hidden: int = option(512, "features that the ResNet ends in", least=1, most=16_384)
+    flow_pairs: int = option(4, "pairs of flow steps in the prior", least=0, most=128)
+    flow_hidden: int = option(320, "hidden units of a flow step", least=1, most=4096)
     growth: tuple[int, int, int] = option(
-        (15, 16, 16), "channels that a DenseNet layer adds, by block", least=1
+        (15, 16, 16), "channels that a DenseNet layer adds, by block", least=1, most=512
     )
-    dense_steps: tuple[int, int, int] = option((3, 3, 6), "layers of a DenseNet block", least=1)
-    blocks: int = option(4, "blocks of the PixelCNN++ on each level", least=0)
-    mixtures: int = option(5, "logistics in the mixture of a colour pixel", least=1)
+    dense_steps: tuple[int, int, int] = option(
+        (3, 3, 6), "layers of a DenseNet block", least=1, most=64
+    )
+    blocks: int = option(4, "blocks of the PixelCNN++ on each level", least=0, most=64)
+    mixtures: int = option(5, "logistics in the mixture of a colour pixel", least=1, most=128)
     gamma: float = option(0.6, "scale of the means of the posteriors bn and du", least=0)
     variance_dropout: float = option(
         0.1, "share of the posterior du's variances that is dropped in training", least=0, below=1
     )
     delta: float = option(0.15, "least KL of a dimension of the posterior delta, in nats", above=0)
-    pseudo_inputs: int = option(500, "learned images of the prior vamp", least=1)
+    pseudo_inputs: int = option(500, "learned images of the prior vamp", least=1, most=16_384)
     z_path: str = option(
         "input", "where the code enters the PixelCNN; skip: also near its output", choices=Z_PATHS
     )
-    max_kernel: int = option(7, "largest kernel of the PixelCNN, an odd number", least=1)
+    max_kernel: int = option(7, "largest kernel of the PixelCNN, an odd number", least=1, most=63)
     input_dropout: float = option(
         0.0, "share of the pixels that training hides from the PixelCNN", least=0, below=1
     )
