@@ -111,7 +111,20 @@ def test_the_log_of_what_failed_is_still_there_after_the_report(tmp_path, monkey
     assert reported.startswith("-m snakemake report")
 
 
-def with_workflow(folder, script):
+def test_a_damaged_result_that_no_run_makes_again_is_named_and_the_status_says_so(
+    tmp_path, monkeypatch, capsys
+):
+    (noise := tmp_path / "results" / "smoke" / "noise.json").parent.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", "true")
+    assert reproduce._reproduce("smoke", "digits", "paper", [], tmp_path) == 0
+    noise.write_text("{")
+    assert reproduce._reproduce("smoke", "digits", "paper", [], tmp_path) == 1
+    said = capsys.readouterr()
+    assert said.err.count("missing: smoke/noise.json is not a maelib result") == 2
+    assert "preset smoke is not complete" in said.out
+
+
+def with_workflow(folder, script, stdout=subprocess.DEVNULL):
     """The command with a shell script in place of Snakemake, and the numbers that it wrote."""
     workflow = folder / "python"
     workflow.write_text(f"#!/bin/sh\n{script}")
@@ -121,7 +134,7 @@ def with_workflow(folder, script):
         "sys.exit(reproduce._reproduce('smoke', 'digits', 'paper', [], pathlib.Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, str(workflow), str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=stdout)
     while not (folder / "numbers").exists() or not (folder / "numbers").read_text().strip():
         time.sleep(0.05)
     return process, map(int, (folder / "numbers").read_text().split())
@@ -136,6 +149,38 @@ def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
         process.wait(1)
     process.terminate()
     assert process.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
+
+
+@pytest.mark.fault("signals to make reproduce")
+def test_a_closed_terminal_ends_all_jobs_and_nohup_none(tmp_path):
+    script = "sleep 60 &\necho $! >numbers\nwait"
+    process, (job,) = with_workflow(tmp_path, script)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(30) == 128 + signal.SIGHUP
+    with pytest.raises(ProcessLookupError):
+        os.kill(job, 0)
+    (tmp_path / "numbers").unlink()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the child inherits it, as of nohup
+    try:
+        process, (job,) = with_workflow(tmp_path, script)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1)
+    process.terminate()
+    assert process.wait(30) == 128 + signal.SIGTERM
+
+
+@pytest.mark.fault("signals to make reproduce")
+def test_no_job_outlives_a_reader_that_has_gone(tmp_path):
+    script = "sleep 60 &\necho $! >numbers\necho 'Job 1: run x'\nwait"
+    read, write = os.pipe()
+    os.close(read)
+    process, (job,) = with_workflow(tmp_path, script, stdout=write)
+    assert process.wait(60) != 0
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
 

@@ -147,14 +147,20 @@ def extra_batch(
     return parallel.local_shard(x), parallel.local_shard(eps)
 
 
+def ending() -> list[signal.Signals]:
+    """The signals that ask a process to end; that of a closed terminal unless nohup ignores it."""
+    hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
+    return [signal.SIGINT, signal.SIGTERM, *hangup]
+
+
 @contextmanager
 def interruption() -> Iterator[Callable[[], bool]]:
-    """Context in which SIGINT and SIGTERM only set a flag, so that no step is cut short."""
+    """Context in which signals to end only set a flag, so that no step is cut short."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     flag = threading.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = ending()
     before = [signal.signal(number, lambda *_: flag.set()) for number in signals]
     try:
         yield flag.is_set

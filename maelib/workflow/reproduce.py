@@ -26,6 +26,7 @@ from maelib.data import AUTO
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.runs import record as records
 from maelib.runs.monitor import status
+from maelib.training.loop import ending
 from maelib.workflow import plan
 
 DRY = {"-n", "--dry-run", "--dryrun"}
@@ -46,6 +47,9 @@ def main(arguments: list[str] | None = None) -> int:
     options, more = parser.parse_known_args(arguments)
     try:
         return _reproduce(options.preset, options.dataset, options.group, more, project_root())
+    except BrokenPipeError:  # as of ``make reproduce | head -1``
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as problem:
         print(f"maelib: error: {problem}", file=sys.stderr)
         return 2
@@ -57,7 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Path) -> int:
     cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
     config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}", f"group={group}"]
-    anew = [str(path) for path in damaged(Path("results") / preset, root)]
+    results = Path("results") / preset
+    anew = [str(path) for path in damaged(results, root)]
     common = [*cores, *more, *config, *(["--forcerun", *anew] if anew else [])]
     with exclusive_lock(root) as handle:
         if DRY & set(more):
@@ -66,6 +71,8 @@ def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Pat
         code = _snakemake(common, root, handle, board)
         if 0 < code < 128:
             _snakemake(["report", *common], root, handle, Board(board.runs))
+        elif not code and damaged(results, root):  # no run makes that file
+            code = 1
     _sum_up(board, code, preset, root)
     return code
 
@@ -183,22 +190,26 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
 
 @contextmanager
 def forwarded_signals(process: subprocess.Popen) -> Iterator[list[int]]:
-    """SIGINT and SIGTERM go on to the group of the process, and after the first one SIGKILL.
+    """Signals to end go on to the group of the process, and after the first one SIGKILL.
 
     Yields the list of the signals caught, and of the one that killed the process itself. If there
-    was one, the group is gone at the end of the block.
+    was one, or the block fails, the group is gone at the end of the block.
     """
     caught: list[int] = []
 
     def forward(number: int, frame: object) -> None:
         caught.append(number)
+        gently = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, number if len(caught) == 1 else signal.SIGKILL)
+            os.killpg(process.pid, gently if len(caught) == 1 else signal.SIGKILL)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = ending()
     before = [signal.signal(number, forward) for number in numbers]
     try:
         yield caught
+    except BaseException:  # as of a closed pipe
+        forward(signal.SIGTERM, None)
+        raise
     finally:
         ended = process.wait()
         with suppress(ProcessLookupError):
