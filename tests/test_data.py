@@ -195,11 +195,15 @@ def test_after_whatever_a_mirror_answers_the_next_is_asked(
 
 @pytest.mark.fault("download cut half-way")
 @pytest.mark.parametrize("answer", ["slow body", "slow header"])
-def test_one_byte_at_a_time_does_not_go_on_for_ever(answer, bad_server, online, tmp_path):
-    url = f"{bad_server}{answer}".replace(" ", "%20")
+def test_one_byte_at_a_time_uses_up_the_time_of_all_mirrors(
+    answer, serve, bad_server, online, tmp_path
+):
+    folder, good = serve()
+    (folder / "file").write_bytes(b"content")
+    urls, store = [f"{bad_server}{answer}".replace(" ", "%20"), good + "file"], tmp_path / "store"
     with pytest.raises(download.DownloadError, match="file was not found"):
-        download.fetch([url], [tmp_path], "file", None, 0.5)
-    assert list(tmp_path.iterdir()) == []
+        download.fetch(urls, [store], "file", None, 0.5)
+    assert list(store.iterdir()) == []
 
 
 def test_a_mirror_with_https_is_asked_first(serve, online, tmp_path):
@@ -248,6 +252,13 @@ def test_processed_files_of_torchvision_are_not_read(tmp_path, monkeypatch):
     for name in ("training.pt", "test.pt"):
         torch.save((torch.full((2, 28, 28), 9), torch.zeros(2)), processed / name)
     assert dataset.load("mnist", [tmp_path]).train.images.max() == 0
+
+
+def test_a_packed_file_is_unpacked_only_so_far(tmp_path, monkeypatch):
+    small_mnist(monkeypatch, tmp_path)
+    monkeypatch.setattr(mnist, "LIMIT", 1000)  # as if it held terabytes
+    with pytest.raises(ValueError, match=r"idx3-ubyte\.gz is not MNIST's .*truncated or altered"):
+        dataset.load("mnist", [tmp_path])
 
 
 def test_the_fixed_binarisation_of_mnist_has_its_own_split_and_no_labels(tmp_path, monkeypatch):

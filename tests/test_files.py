@@ -14,7 +14,7 @@ import torch
 from helpers import CPU, silent, smoke
 
 from maelib import cli
-from maelib.internal.files import write_text
+from maelib.internal.files import read_json, write_text
 from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs.run import run
@@ -149,6 +149,46 @@ def test_a_damaged_state_falls_back_to_the_older_checkpoint(tmp_path, content):
     (store / "step-00000010" / "state.json").write_text(content)
     with pytest.warns(UserWarning, match="step-00000010 is not an intact checkpoint"):
         assert restore(smoke(epochs=2), store, CPU).progress.step == 9
+
+
+def test_another_run_s_checkpoints_are_not_continued(folders):
+    store = folders[0] / "checkpoints"
+    shutil.rmtree(store)
+    shutil.copytree(folders[1] / "checkpoints", store)
+    with (
+        pytest.warns(UserWarning, match=f"it is of run {folders[1].name}"),
+        pytest.raises(ValueError, match="delete its folder 'checkpoints' to train it from"),
+    ):
+        restore(smoke(), store, CPU)
+
+
+def test_a_copy_beside_the_checkpoints_is_none(folders):
+    (newest,) = (folders[0] / "checkpoints").iterdir()
+    shutil.copytree(newest, newest.with_name("step-backup"))
+    newest.with_name("step-99999999").touch()
+    assert checkpoints._newest_first(newest.parent) == [newest]
+
+
+def test_nobody_waits_for_a_pipe_in_place_of_a_file(folders, tmp_path):
+    state = next(folders[0].glob("checkpoints/*/state.json"))
+    pipes = [folders[0] / "result.json", state, tmp_path / "x.safetensors"]
+    for path in pipes:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"not a maelib result \(it is no regular file\)"):
+        records.read(pipes[0])
+    with pytest.warns(UserWarning, match="no regular file"), pytest.raises(ValueError):
+        restore(smoke(), state.parents[1], CPU)
+    with pytest.raises(ValueError, match=r"x\.safetensors is not a pretrained model \(it is no"):
+        pretrained.read_header(pipes[2])
+
+
+def test_a_file_of_any_size_is_not_read_into_memory(tmp_path):
+    path = tmp_path / "progress.json"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ValueError, match=r"more than 1,073,741,824 bytes"):
+        read_json(path)
 
 
 def test_no_flipped_bit_of_a_state_changes_the_curves(two, folders):

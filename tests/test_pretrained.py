@@ -96,6 +96,14 @@ def test_a_damaged_file_is_named_with_the_remedy(exported, damage):
         pretrained.load("digits-mae-a1-b0.5", folder=path.parent)
 
 
+def test_a_model_under_another_model_s_name_is_not_taken_for_it(exported):
+    path = exported.path.rename(exported.path.with_stem("digits-vlae"))
+    with pytest.raises(
+        ValueError, match=r"digits-vlae.* \(it holds the model digits-mae-a1-b0\.5\)"
+    ):
+        pretrained.load("digits-vlae", folder=path.parent)
+
+
 @pytest.mark.parametrize("header", [None, {}, {"maelib": "null"}, {"maelib": "{}"}])
 def test_a_foreign_file_disables_no_other_model(exported, header):
     save_file({"weight": torch.zeros(3)}, exported.path.with_name("a.safetensors"), header)

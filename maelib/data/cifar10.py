@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maelib.data.download import fetch, find, intact
+from maelib.data.download import LIMIT, fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
-from maelib.internal.files import reading
+from maelib.internal.files import contents, reading
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -40,7 +40,7 @@ def load(roots: list[Path], download: bool = True) -> Dataset:
     for name, digest in FILES.items():
         path = archive or found[name]
         with reading(path, "CIFAR-10's", "delete it, so that it is downloaded again"):
-            content = _member(path, name) if archive else path.read_bytes()
+            content = _member(path, name) if archive else contents(path)
             batches.append(_batch(content, digest))
     images, labels = (torch.cat(parts) for parts in zip(*batches[:-1], strict=True))
     train, val = split_off(images, labels, 2000, "cifar10 split")
@@ -49,7 +49,7 @@ def load(roots: list[Path], download: bool = True) -> Dataset:
 
 def _member(archive: Path, name: str) -> bytes:
     with tarfile.open(archive) as packed:
-        return packed.extractfile(f"{FOLDER}/{name}").read()
+        return packed.extractfile(f"{FOLDER}/{name}").read(LIMIT)
 
 
 def _batch(content: bytes, digest: str) -> tuple[torch.Tensor, torch.Tensor]:

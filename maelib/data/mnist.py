@@ -6,15 +6,16 @@ mnist_static  50,000 / 10,000 / 10,000 images of 0 and 1, on which many publishe
 """
 
 import gzip
+import io
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maelib.data.download import fetch, find, intact
+from maelib.data.download import LIMIT, fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
-from maelib.internal.files import reading
+from maelib.internal.files import contents, reading
 
 RAW = "MNIST/raw"
 FILES = {  # SHA-256 of each, unpacked
@@ -47,7 +48,7 @@ def load_static(roots: list[Path], download: bool = True) -> Dataset:
         path = find(roots, ("binarized_mnist",), name)
         path = path or fetch(urls, roots, f"binarized_mnist/{name}", digest)
         with reading(path, "the fixed binarisation of MNIST", "delete it"):
-            text = np.frombuffer(intact(path.read_bytes(), digest), np.uint8)
+            text = np.frombuffer(intact(contents(path), digest), np.uint8)
             pixels = torch.from_numpy(text[::2] - ord("0"))  # after each is a space or a new line
             if pixels.max() > 1:
                 raise ValueError("it has other characters than 0 and 1")
@@ -69,8 +70,10 @@ def _locate(name: str, roots: list[Path], download: bool) -> Path:
 def _read(path: Path, digest: str) -> Tensor:
     """Images [n, 1, 28, 28] or labels of an IDX file that may be packed."""
     with reading(path, "MNIST's", "delete it, so that it is downloaded again"):
-        content = path.read_bytes()
-        content = intact(gzip.decompress(content) if path.suffix == ".gz" else content, digest)
+        content = contents(path)
+        if path.suffix == ".gz":
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LIMIT)
+        content = intact(content, digest)
     if "images" in path.name:
         return torch.frombuffer(bytearray(content[16:]), dtype=torch.uint8).view(-1, 1, 28, 28)
     return torch.frombuffer(bytearray(content[8:]), dtype=torch.uint8).long()

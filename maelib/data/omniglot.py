@@ -23,7 +23,7 @@ from torch import Tensor
 from maelib.data.download import fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal import rng
-from maelib.internal.files import reading
+from maelib.internal.files import contents, reading
 from maelib.internal.shapes import Labels, StoredImages
 
 BURDA_URL = "https://raw.githubusercontent.com/yburda/iwae/master/datasets/OMNIGLOT/chardata.mat"
@@ -70,7 +70,7 @@ def read_burda(path: Path, counts: tuple[int, int] = BURDA_COUNTS) -> tuple[Spli
     anything else, since no digest of it is published.
     """
     with reading(path, "Burda et al.'s OMNIGLOT", "delete it and fetch it again from yburda/iwae"):
-        content = path.read_bytes()
+        content = contents(path)
         command = [sys.executable, "-c", READ_MAT]
         done = subprocess.run(command, input=content, capture_output=True, timeout=300)
         if done.returncode:
@@ -85,7 +85,7 @@ def read_burda(path: Path, counts: tuple[int, int] = BURDA_COUNTS) -> tuple[Spli
 def read_lake(path: Path) -> tuple[Drawings, Labels]:
     """All 32,460 drawings and their alphabets from the packed file."""
     with reading(path, "the packed drawings of OMNIGLOT", "delete it, so that they are downloaded"):
-        packed = intact(path.read_bytes(), LAKE_DIGEST)
+        packed = intact(contents(path), LAKE_DIGEST)
         with np.load(io.BytesIO(packed), allow_pickle=False) as content:
             bits = np.unpackbits(content["images"], axis=1, count=105 * 105)
             alphabet = content["alphabet"].astype(np.int64)
@@ -103,7 +103,7 @@ def read_archives(roots: list[Path], download: bool) -> tuple[Drawings, Labels]:
         path = find(roots, ("omniglot-py", "omniglot"), f"{name}.zip")
         path = path or fetch(urls, roots, f"omniglot-py/{name}.zip", md5)
         with reading(path, "an archive of OMNIGLOT", "delete it, so that it is downloaded again"):
-            content = intact(path.read_bytes(), md5)
+            content = intact(contents(path), md5)
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for member in sorted(n for n in archive.namelist() if n.endswith(".png")):
                     with archive.open(member) as file:

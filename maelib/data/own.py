@@ -103,8 +103,26 @@ def _picture(file: Path) -> Picture:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+def arranged(name: str, images: np.ndarray) -> UInt8[np.ndarray, "batch channels side side"]:
+    """Images as they are stored, whatever the order of their axes and the kind of their numbers.
+
+    ValueError, one sentence that begins with ``name``, if they cannot be pictures.
+    """
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and images.shape[3] in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} holds images of shape {images.shape}; they must be [n, side, side] or "
+            "[n, side, side, 3]."
+        )
+    _check_sides(name, *images.shape[2:])
+    return np.ascontiguousarray(_bytes(name, images))
+
+
 def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], np.ndarray]:
-    """The images and labels of a .npz or .npy file, whatever the order of their axes."""
+    """The images and labels of a .npz or .npy file."""
     remedy = "save a .npy file, or a .npz file that calls it 'images'"
     with reading(path, "a readable array of pictures", remedy), path.open("rb") as file:
         try:
@@ -114,17 +132,12 @@ def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], 
             labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
         except MemoryError as problem:  # a damaged header asks for terabytes
             raise ValueError(str(problem)) from problem
-    if images.ndim == 3:
-        images = images[:, None]
-    elif images.ndim == 4 and images.shape[3] in (1, 3):
-        images = images.transpose(0, 3, 1, 2)
-    if images.ndim != 4 or images.shape[1] not in (1, 3) or labels.shape != images.shape[:1]:
+    if labels.shape != images.shape[:1]:
         raise ValueError(
-            f"{path.name} holds images of shape {images.shape} and labels of shape {labels.shape}; "
-            "they must be [n, side, side] or [n, side, side, 3], and [n]."
+            f"{path.name} holds {len(images)} images and labels of shape {labels.shape}; there "
+            "must be a label for each image."
         )
-    _check_sides(path.name, *images.shape[2:])
-    return np.ascontiguousarray(_bytes(path.name, images)), labels
+    return arranged(path.name, images), labels
 
 
 def _bytes(name: str, images: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+LARGEST = 2**30  # bytes of a file that is read whole
 STALE = 3600.0  # seconds after which a temporary file is taken for one of a killed process
 
 
@@ -17,6 +19,16 @@ def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def contents(path: Path) -> bytes:
+    """A file's bytes; OSError if it is a pipe, for example, and ValueError if it is too large."""
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError("it is no regular file")
+    if about.st_size > LARGEST:
+        raise ValueError(f"it has more than {LARGEST:,} bytes")
+    return path.read_bytes()
 
 
 @contextmanager
@@ -64,7 +76,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The content that ``write_json`` wrote; ValueError if it was altered."""
-    return unsealed(path.read_bytes())
+    return unsealed(contents(path))
 
 
 def typed(kind: type, content: dict[str, Any]) -> Any:
@@ -85,6 +97,10 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield part
         part.replace(path)
+    except OSError as problem:
+        if problem.filename is None:  # of a full disk, for example
+            problem.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -103,9 +103,13 @@ def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
 def read_header(path: Path) -> Pretrained:
     """What a file says of itself; ValueError if it is damaged or not a pretrained model."""
     with reading(path, "a pretrained model", REMEDY):
+        if not path.is_file():
+            raise ValueError("it is no file")
         with safe_open(path, "pt") as file:
             content = unsealed((file.metadata() or {})["maelib"].encode())
         config = from_json(content["config"])
+        if config.short_name() != path.stem:
+            raise ValueError(f"it holds the model {config.short_name()}")
         return typed(Pretrained, content | {"path": path, "config": config})
 
 

@@ -1,7 +1,8 @@
 """A training run's state on disk: whole or absent, checked by digest, without pickle.
 
-A checkpoint is a folder of safetensors files with a ``state.json`` that holds the plain numbers,
-each file's SHA-256 and its own. It is written under another name and renamed; two are kept.
+A checkpoint is a folder of safetensors files with a ``state.json`` that holds the run's name, the
+plain numbers, each file's SHA-256 and its own. It is written under another name and renamed; two
+are kept.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from typing import TypeVar
 from safetensors import torch as safetensors
 from torch import Tensor
 
-from maelib.internal.files import read_json, reading, write_bytes, write_json
+from maelib.internal.files import contents, read_json, reading, write_bytes, write_json
 
 KEPT = 2
 Tensors = dict[str, Tensor]
@@ -34,7 +35,8 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict) -> P
             content = packed(tensors)
             write_bytes(part / f"{name}.safetensors", content)
             digests[f"{name}.safetensors"] = hashlib.sha256(content).hexdigest()
-        write_json(part / "state.json", {"digests": digests, "numbers": numbers})
+        about = {"run": folder.parent.name, "digests": digests, "numbers": numbers}
+        write_json(part / "state.json", about)
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     except OSError as problem:
@@ -84,18 +86,21 @@ def fingerprint(tensors: Tensors) -> str:
 
 def read_tensors(path: Path, digest: str = "") -> Tensors:
     """The tensors of a safetensors file; ValueError if ``digest`` is not their fingerprint."""
-    tensors = safetensors.load(path.read_bytes())
+    tensors = safetensors.load(contents(path))
     if digest and fingerprint(tensors) != digest:
         raise ValueError(f"the SHA-256 of {path.name} is not the recorded one")
     return tensors
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), reverse=True)
+    found = folder.glob("step-" + 8 * "[0-9]")
+    return sorted((path for path in found if path.is_dir()), reverse=True)
 
 
 def _load(checkpoint: Path) -> tuple[dict[str, Tensors], dict]:
-    state = read_json(checkpoint / "state.json")
+    state, run = read_json(checkpoint / "state.json"), checkpoint.parents[1].name
+    if state.get("run", run) != run:
+        raise ValueError(f"it is of run {state['run']}")
     files = {
         name.removesuffix(".safetensors"): read_tensors(checkpoint / name, digest)
         for name, digest in state["digests"].items()
