@@ -169,7 +169,8 @@ def origin() -> str:
 def git(*words: str) -> str:
     """What git prints; nothing outside a repository."""
     try:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
+        plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        done = subprocess.run(["git", *words], cwd=ROOT, env=plain, capture_output=True, text=True)
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -32,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = vars(parser(given[0] if given else "").parse_args(given))
     from maelib import commands
+    from maelib.internal.files import out_of_memory
     from maelib.training.loop import Interrupted
     from maelib.training.state import TrainingError
 
@@ -42,12 +43,25 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except (ValueError, OSError, TrainingError) as problem:
-        print(f"maelib: error: {problem}", file=sys.stderr)
+        print(f"maelib: error: {_sentence(problem)}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as problem:
+        if not out_of_memory(problem):
+            raise
+        print("maelib: error: out of memory; ask for less at a time.", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as problem:
         print(f"maelib: {problem or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
+
+
+def _sentence(problem: Exception) -> str:
+    """An error in words; the operating system's say which file is concerned."""
+    if isinstance(problem, OSError) and problem.strerror:
+        where = problem.filename or "a file"
+        return f"{where} cannot be used ({problem.strerror}); mend that, or name another place."
+    return str(problem)
 
 
 def parser(command: str) -> argparse.ArgumentParser:

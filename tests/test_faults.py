@@ -19,8 +19,8 @@ import pytest
 import torch
 from helpers import CPU, silent, smoke
 
-from maelib import cli, config
-from maelib.internal.files import write_json
+from maelib import cli, commands, config
+from maelib.internal.files import write_bytes, write_json
 from maelib.model import build
 from maelib.objectives.mae import MAE
 from maelib.runs import monitor
@@ -75,17 +75,33 @@ def test_disk_full_at_a_checkpoint_leaves_the_one_before(digits, tmp_path, monke
     assert train(smoke(), digits, tmp_path, CPU)[1].step == 5
 
 
-@pytest.mark.fault("disk full")
-def test_a_file_that_cannot_be_written_whole_is_not_written(tmp_path):
-    # A limit of the operating system on the size of files, as good as a full disk.
+@pytest.fixture
+def small_disk():
+    """A limit of the operating system on the size of files, as good as a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    try:
-        with pytest.raises(OSError, match=r"written \(File too large\); make room"):
-            checkpoints.save(tmp_path, 1, {"w": {"a": torch.zeros(10_000)}}, {})
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.fault("disk full")
+def test_a_file_that_cannot_be_written_whole_is_named_and_not_written(tmp_path, small_disk):
+    with pytest.raises(OSError, match=r"written \(File too large\); make room"):
+        checkpoints.save(tmp_path, 1, {"w": {"a": torch.zeros(10_000)}}, {})
+    with pytest.raises(OSError, match=r"File too large: '.*codes\.npz'"):
+        write_bytes(tmp_path / "codes.npz", bytes(20_000))
     assert names(tmp_path) == []
+
+
+@pytest.mark.fault("disk full")
+def test_a_run_does_not_need_the_files_of_tensorboard(tmp_path, small_disk, capsys):
+    pytest.importorskip("tensorboard")
+    pictures = torch.rand(40, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    with monitor.tensorboard(tmp_path) as validated:
+        for step in range(3):
+            with pytest.warns(UserWarning, match=r"TensorBoard's .* \(File too large\)"):
+                validated({"step": step}, lambda: pictures)
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.fault("disk full")
@@ -237,6 +253,16 @@ def test_out_of_memory_proposes_what_to_lower(tmp_path, monkeypatch, problem, ta
     monkeypatch.setattr(*target, fail)
     with pytest.raises(TrainingError, match=r"out of memory.*batch_size \(20\).*nll_k"):
         run(smoke(), out_dir=tmp_path, log=silent)
+
+
+@pytest.mark.fault("out of memory")
+def test_out_of_memory_in_a_command_is_one_sentence(monkeypatch, capsys):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(commands, "run", fail)
+    assert cli.main(["data", "digits"]) == 2
+    assert capsys.readouterr().err == "maelib: error: out of memory; ask for less at a time.\n"
 
 
 @pytest.mark.fault("out of memory")

@@ -308,6 +308,21 @@ def test_every_number_and_path_is_checked_before_anything_is_opened(
     assert sentence in capsys.readouterr().err
 
 
+def test_an_array_of_pictures_may_be_of_bytes_or_of_fractions_and_of_nothing_else(finished):
+    path, folder = finished
+    net, pixels = load_model(Path(folder)), own.read(Path(path))[0]
+    right = maelib.encode(net, pixels)["mu"]
+    for like in (pixels[:, 0], pixels.numpy(), pixels[:, 0].numpy() / 255):
+        assert np.array_equal(maelib.encode(net, like)["mu"], right)
+    for unlike in (pixels.float(), pixels / 127.5 - 1, pixels.long() + 1):
+        with pytest.raises(ValueError, match="the pixels of images are outside their range"):
+            maelib.encode(net, unlike)
+    with pytest.raises(ValueError, match=r"images holds images of shape \(16, 16\)"):
+        maelib.reconstruct(net, pixels[0, 0])
+    with pytest.raises(ValueError, match=r"nll_k is 0\.5"):
+        maelib.encode(net, pixels, nll_k=0.5)
+
+
 @pytest.mark.parametrize("change", [lambda x: x[..., :15], lambda x: 255 * x, lambda x: 2 * x - 1])
 def test_a_model_refuses_images_of_another_shape_or_range(finished, change):
     net = load_model(Path(finished[1]))

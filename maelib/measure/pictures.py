@@ -1,11 +1,13 @@
 """A user's pictures in and out of a model: codes, reconstructions and samples, and their files.
 
-Pictures come as a path of ``data.own``, as a data set's name (its test images) or as uint8
-[n, channels, side, side]. They leave as uint8 [n, side, side], or [n, side, side, 3] in colour.
+Pictures come as a path of ``data.own``, as a data set's name (its test images) or as an array as in
+``data.own``: [n, side, side] or [n, side, side, 3], or with the channels first. They leave as uint8
+[n, side, side], or [n, side, side, 3] in colour.
 """
 
 import io
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from maelib.data import DATASETS, dataset, own
 from maelib.data.dataset import unit_range
 from maelib.internal import rng
 from maelib.internal.files import write_bytes
+from maelib.internal.options import checked
 from maelib.internal.shapes import Images, StoredImages
 from maelib.measure import sampling
 from maelib.measure.evaluation import elbo_terms, iw_nll, test_images
@@ -24,18 +27,19 @@ from maelib.model import VAE
 from maelib.training.precision import choose
 
 KINDS = (".png", ".npz", "")
-Pictures = str | Path | StoredImages
+Pictures = str | Path | np.ndarray | torch.Tensor
 BATCH = 256  # images decoded at once
 
 
 def stored(images: Pictures) -> tuple[StoredImages, list[str]]:
     """Pictures as they are stored, and their names."""
-    if str(images) in DATASETS:
-        images = dataset.load(images).test.images
-    if isinstance(images, (str, Path)):
+    if isinstance(images, (str, Path)) and str(images) not in DATASETS:
         pixels, _, names = own.read(own.find(images))
         return pixels, names
-    return torch.as_tensor(images), [f"{number:06}" for number in range(len(images))]
+    if isinstance(images, (str, Path)):
+        images = dataset.load(images).test.images
+    pixels = torch.from_numpy(own.arranged("images", torch.as_tensor(images).cpu().numpy()))
+    return pixels, [f"{number:06}" for number in range(len(pixels))]
 
 
 def encode(
@@ -46,6 +50,7 @@ def encode(
     With ``nll_k`` also ``nll`` [n]: the importance-weighted NLL in nats. Grey pictures are
     binarised by a seeded draw, and KL is of one seeded sample, so equal calls agree.
     """
+    nll_k = checked("nll_k", nll_k, int | None, {"least": 1})
     x, names = _seen(model, images)
     precision = choose(precision, x.device)
     _, kl, mu, logvar = elbo_terms(model, x, precision=precision)
@@ -57,16 +62,19 @@ def encode(
 
 def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True) -> np.ndarray:
     """The pictures as the model decodes them from the means of 50 samples of their codes."""
+    seed = checked("seed", seed, int, {"least": 0})
     x, _ = _seen(model, images)
     noise = rng.generator(seed, "reconstruct", device=x.device)
-    return _pixels([sampling.reconstruct(model, part, noise, greedy) for part in x.split(BATCH)])
+    parts = [_pixels(sampling.reconstruct(model, p, noise, greedy)) for p in x.split(BATCH)]
+    return np.concatenate(parts)
 
 
 def sampled(model: VAE, count: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
     """``count`` images drawn from the model."""
     noise = rng.generator(seed, "sample", device=next(model.parameters()).device)
     sizes = [min(BATCH, count - begun) for begun in range(0, count, BATCH)]
-    return _pixels([sampling.sample(model, n, noise, temperature=temperature) for n in sizes])
+    draw = partial(sampling.sample, model, generator=noise, temperature=temperature)
+    return np.concatenate([_pixels(draw(size)) for size in sizes])
 
 
 def check_out(out: str, kinds: tuple[str, ...] = KINDS) -> None:
@@ -113,8 +121,8 @@ def _seen(model: VAE, images: Pictures) -> tuple[Images, list[str]]:
     return test_images(pixels.to(next(model.parameters()).device)), names
 
 
-def _pixels(drawn: list[Images]) -> np.ndarray:
-    pixels = (unit_range(torch.cat(drawn)) * 255).round().to(torch.uint8).cpu()
+def _pixels(drawn: Images) -> np.ndarray:
+    pixels = (unit_range(drawn) * 255).round().to(torch.uint8).cpu()
     return pixels.permute(0, 2, 3, 1).squeeze(3).numpy()
 
 

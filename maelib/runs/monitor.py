@@ -2,9 +2,11 @@
 
 import importlib.util
 import os
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from operator import methodcaller
 from pathlib import Path
@@ -166,28 +168,47 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
 def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
     """A function that shows a recorded row and pictures in TensorBoard, if that is installed.
 
-    Rows that a killed run showed but did not save are dropped.
+    Rows that a killed run showed but did not save are dropped. A run does not need what is shown:
+    if it cannot be written, a warning says so.
     """
     if importlib.util.find_spec("tensorboard") is None:
         yield lambda row, pictures: None
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    with ExitStack() as stack:
-        writer = None
+    writer = None
 
-        def show(row: dict, pictures: Pictures) -> None:
-            nonlocal writer
-            step = row["step"]
-            if writer is None:
-                opened = SummaryWriter(folder / "tensorboard", purge_step=step)
-                writer = stack.enter_context(opened)
+    def show(row: dict, pictures: Pictures) -> None:
+        nonlocal writer
+        step = row["step"]
+        try:
+            writer = writer or SummaryWriter(folder / "tensorboard", purge_step=step)
             for name, value in row.items():
                 writer.add_scalar(name, value, step)
             writer.add_images("images, then their predicted pixels", pictures().cpu(), step)
             writer.flush()
+        except OSError as problem:
+            why = problem.strerror or problem
+            warnings.warn(f"TensorBoard's files cannot be written ({why}).", stacklevel=2)
 
+    with _no_words_of_broken_disks():
         yield show
+        if writer is not None:
+            with suppress(OSError):
+                writer.close()
+
+
+@contextmanager
+def _no_words_of_broken_disks() -> Iterator[None]:
+    """TensorBoard's thread prints no OSError: ``show`` meets it again."""
+    print_it = threading.excepthook
+    threading.excepthook = lambda args: (
+        None if issubclass(args.exc_type, OSError) else print_it(args)
+    )
+    try:
+        yield
+    finally:
+        threading.excepthook = print_it
 
 
 @contextmanager
