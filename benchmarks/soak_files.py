@@ -29,7 +29,7 @@ from torchvision.datasets import Omniglot
 from maelib import config, origin
 from maelib.data import cifar10, download, mnist, omniglot, own
 from maelib.data.dataset import Dataset
-from maelib.internal.files import sha256, write_bytes
+from maelib.internal.files import sha256, write_bytes, write_json
 from maelib.measure.evaluation import test_images
 from maelib.measure.kept import Kept
 from maelib.report import claims, tables
@@ -39,8 +39,10 @@ from maelib.runs.run import run
 from maelib.runs.weights import load_model
 from maelib.training.checkpoints import fingerprint
 from maelib.training.state import restore
+from maelib.workflow import campaign
 
 OK = b"HTTP/1.1 200 OK\r\n"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,18 @@ def run_files(folder: Path, _: pytest.MonkeyPatch) -> list[Reader]:
     kept.write(8, torch.ones(3))
 
     def state(store: Path = home / "checkpoints") -> tuple:
-        found = restore(settings, store, torch.device("cpu"))
+        found = restore(settings, store, CPU)
         return found.progress, fingerprint(found.best.state_dict())
+
+    def earlier() -> dict:
+        return campaign._earlier(folder / "campaign.json", CPU, "smoke")
 
     def weights() -> tuple:
         found = pretrained.read_header(exported)
         return found, fingerprint(found.load().state_dict())
 
+    fresh, slots = earlier(), folder / "campaign.json"
+    write_json(slots, fresh | {"epochs": 3, "pace": {"way": "eager"}})
     damaged = monitor.Status("smoke", record.name, "damaged")
     return [
         Reader("result.json", result, lambda: records.read(result), 1500),
@@ -98,6 +105,7 @@ def run_files(folder: Path, _: pytest.MonkeyPatch) -> list[Reader]:
         Reader("progress.json", home / "progress.json", lambda: monitor.status(home), 600,
                [damaged]),
         Reader("nll.json", kept.path, lambda: kept.read(8), 200, [[]]),
+        Reader("campaign.json", slots, earlier, 60, [fresh]),
         Reader("state.json", last / "state.json", state, 100, [state(before)]),
         Reader("checkpoint", last / "best.safetensors", state, 60, [state(before)]),
         Reader("model.safetensors", bare / "model.safetensors",

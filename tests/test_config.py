@@ -14,7 +14,7 @@ import pytest
 import torch
 from helpers import smoke
 
-from maelib import config, model
+from maelib import cli, config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
 from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
 from maelib.internal.options import checked, options
@@ -109,6 +109,11 @@ def test_a_tuple_may_come_as_a_list_of_floats_and_is_kept_as_ints():
     c = smoke(encoder_channels=[4.0, np.int64(4), 8])
     assert c.network.encoder_channels == (4, 4, 8)
     assert [type(each) for each in c.network.encoder_channels] == [int] * 3
+
+
+def test_a_large_seed_of_the_command_line_is_not_rounded():
+    given = cli.parser("train").parse_args(["train", "--seed", str(2**53 + 1), "--epochs", "4e0"])
+    assert (given.seed, given.epochs) == (2**53 + 1, 4.0)
 
 
 def test_equal_values_make_equal_keys_however_they_are_written():

@@ -100,11 +100,19 @@ def add_arguments(parser: argparse._ActionsContainer, *kinds: type, defaults: bo
             continue
         parser.add_argument(
             flag,
-            type=str if base is str else float,
+            type=str if base is str else number,
             nargs=len(typing.get_args(hint)) if is_tuple else None,
             metavar="TEXT" if base is str else "N",
             help=text,
         )
+
+
+def number(text: str) -> int | float:
+    """The number of a text; whole ones stay exact, as a float would not keep a large seed."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _fits(value: typing.Any, kind: type) -> bool:

@@ -176,7 +176,9 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
         return
     from torch.utils.tensorboard import SummaryWriter
 
-    writer = None
+    writer, print_it = None, threading.excepthook
+    # Its thread need not say that a disk is full: ``show`` does.
+    threading.excepthook = lambda args: issubclass(args.exc_type, OSError) or print_it(args)
 
     def show(row: dict, pictures: Pictures) -> None:
         nonlocal writer
@@ -191,24 +193,13 @@ def tensorboard(folder: Path) -> Iterator[Callable[[dict, Pictures], None]]:
             why = problem.strerror or problem
             warnings.warn(f"TensorBoard's files cannot be written ({why}).", stacklevel=2)
 
-    with _no_words_of_broken_disks():
+    try:
         yield show
+    finally:
+        threading.excepthook = print_it
         if writer is not None:
             with suppress(OSError):
                 writer.close()
-
-
-@contextmanager
-def _no_words_of_broken_disks() -> Iterator[None]:
-    """TensorBoard's thread prints no OSError: ``show`` meets it again."""
-    print_it = threading.excepthook
-    threading.excepthook = lambda args: (
-        None if issubclass(args.exc_type, OSError) else print_it(args)
-    )
-    try:
-        yield
-    finally:
-        threading.excepthook = print_it
 
 
 @contextmanager

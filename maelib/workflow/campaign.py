@@ -9,6 +9,7 @@ continues what this one began. ``campaign.json`` says at any moment what was fou
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 
 from maelib.config import Config
 from maelib.experiments import EVERYTHING, FORMS, MAE, MNIST, VAE, VLAE, Experiment
-from maelib.internal.files import read_json, write_json
+from maelib.internal.files import read_json, reading, write_json
 from maelib.runs import record as records
 from maelib.runs.record import Record
 from maelib.runs.run import pick_device, run
@@ -154,11 +155,10 @@ def table(found: Found) -> str:
 def _earlier(path: Path, where: torch.device, preset: str) -> dict:
     """What an earlier slot found on such a device; on another one, its number of epochs alone."""
     machine = {**records.provenance(where, 0.0), "preset": preset}
-    try:
+    with suppress(ValueError), reading(path, "a campaign's report", "begin another"):
         report = read_json(path)
-    except (OSError, ValueError):
-        report = {"machine": {}}
-    if report["machine"] == machine:
-        return {n: part for n, part in report.items() if n == "epochs" or "failed" not in part}
-    same = report["machine"].get("preset") == preset and "epochs" in report
-    return {"machine": machine} | ({"epochs": report["epochs"]} if same else {})
+        if report["machine"] == machine:
+            return {n: part for n, part in report.items() if n == "epochs" or "failed" not in part}
+        if report["machine"]["preset"] == preset:
+            return {"machine": machine, "epochs": report["epochs"]}
+    return {"machine": machine}
