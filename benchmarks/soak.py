@@ -296,7 +296,8 @@ def soak(scale: float, number: int, folder: Path, only: str = "") -> Iterator[tu
         yield from strikes(scale, number, folder)
     if only in ("", "tests"):
         counter, plain = Tests(), ["-p", "no:jaxtyping", "-o", "addopts="]
-        pytest.main(["-q", "-m", "fault", *plain, str(ROOT / "tests")], [counter])
+        loaded = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # modules, before the tests
+        pytest.main(["-q", "-m", "fault", *plain, *loaded, str(ROOT / "tests")], [counter])
         yield from counter.rows.items()
 
 
