@@ -255,10 +255,10 @@ def test_processed_files_of_torchvision_are_not_read(tmp_path, monkeypatch):
 
 
 def test_a_packed_file_is_unpacked_only_so_far(tmp_path, monkeypatch):
-    small_mnist(monkeypatch, tmp_path)
+    small_mnist(monkeypatch, tmp_path / "raw")
     monkeypatch.setattr(mnist, "LIMIT", 1000)  # as if it held terabytes
     with pytest.raises(ValueError, match=r"idx3-ubyte\.gz is not MNIST's .*truncated or altered"):
-        dataset.load("mnist", [tmp_path])
+        dataset.load("mnist", [tmp_path / "raw"])
 
 
 def test_the_fixed_binarisation_of_mnist_has_its_own_split_and_no_labels(tmp_path, monkeypatch):

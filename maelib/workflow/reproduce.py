@@ -182,31 +182,35 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
     with log.open("a") as file, log.open(encoding="utf-8", errors="replace") as written:
         written.seek(0, os.SEEK_END)
         said = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command, cwd=root, pass_fds=(handle,), process_group=0, **said)
-        with forwarded_signals(process) as caught:
+        with group(command, cwd=root, pass_fds=(handle,), **said) as (process, caught):
             board.follow(_lines(written, process))
     return 128 + caught[0] if caught else process.returncode
 
 
 @contextmanager
-def forwarded_signals(process: subprocess.Popen) -> Iterator[list[int]]:
-    """Signals to end go on to the group of the process, and after the first one SIGKILL.
+def group(command: list[str], **how: object) -> Iterator[tuple[subprocess.Popen, list[int]]]:
+    """A process at the head of a group, to which signals to end go on; after the first, SIGKILL.
 
-    Yields the list of the signals caught, and of the one that killed the process itself. If there
-    was one, or the block fails, the group is gone at the end of the block.
+    Yields it with the list of the signals caught, and of the one that killed the process itself.
+    If there was one, or the block fails, the group is gone at the end of the block.
     """
     caught: list[int] = []
+    process = None
 
     def forward(number: int, frame: object) -> None:
         caught.append(number)
         gently = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, gently if len(caught) == 1 else signal.SIGKILL)
+            if process is not None:
+                os.killpg(process.pid, gently if len(caught) == 1 else signal.SIGKILL)
 
     numbers = ending()
     before = [signal.signal(number, forward) for number in numbers]
+    process = subprocess.Popen(command, process_group=0, **how)
+    if caught:  # while the process began
+        forward(caught.pop(), None)
     try:
-        yield caught
+        yield process, caught
     except BaseException:  # as of a closed pipe
         forward(signal.SIGTERM, None)
         raise
