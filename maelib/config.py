@@ -7,6 +7,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 
 from maelib.data import AUTO, COLOUR, DATASETS, Data
@@ -117,7 +118,7 @@ def resolve(
     dataset: str | Path = "auto",
     objective: str = "mae",
     *,
-    seed: int = 0,
+    seed: Real = 0,
     **given: object,
 ) -> Config:
     """The complete configuration of a run: a preset's sizes with what the caller overrides.

@@ -92,10 +92,10 @@ def test_an_option_that_is_none_stays_as_the_preset_has_it():
 
 def test_a_whole_number_may_come_as_a_float_or_from_numpy_and_is_kept_as_int():
     for value in (4, 4.0, np.int64(4), np.int32(4), np.float64(4)):
-        c = smoke(epochs=value, nll_k=value, test_images=value)
-        found = c.training.epochs, c.evaluation.nll_k, c.data.test_images
-        assert found == (4, 4, 4)
-        assert [type(each) for each in found] == [int] * 3
+        c = smoke(epochs=value, nll_k=value, test_images=value, seed=value)
+        found = c.training.epochs, c.evaluation.nll_k, c.data.test_images, c.seed
+        assert found == (4, 4, 4, 4)
+        assert [type(each) for each in found] == [int] * 4
 
 
 def test_a_number_may_come_as_an_int_or_from_numpy_and_is_kept_as_float():
