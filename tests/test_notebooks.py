@@ -130,7 +130,7 @@ def given(stem, folder, *options):
     values = {}
     for cell in cells[:2]:
         exec(cell.source, values)
-    return values, cells[2].source
+    return values, cells[2].source.replace("%matplotlib inline", "")
 
 
 def test_a_seed_of_papermill_s_command_line_is_the_whole_number_that_it_says(tmp_path):
