@@ -17,20 +17,21 @@ from maelib.objectives import OBJECTIVES
 from maelib.training import DEVICES, PRECISIONS, WAYS, Training
 
 RUN = "a run's folder, or the name of a pretrained model"
+IMAGES_OUT = "a grid.png, a file.npz, or a folder of single pictures"
 
 
 @dataclass(frozen=True)
 class Device(Settings):
     """Where to compute."""
 
-    device: str = option("auto", "to compute on", choices=DEVICES)
+    device: str = option("auto", "device to compute on", choices=DEVICES)
 
 
 @dataclass(frozen=True)
 class Where(Device):
     """Where and how precisely to compute."""
 
-    precision: str = option("auto", "of products of matrices", choices=PRECISIONS)
+    precision: str = option("auto", "precision of matrix products", choices=PRECISIONS)
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class Place(Settings):
 class Chosen(Settings):
     """What a run is, beside its sizes."""
 
-    dataset: str = option(AUTO, f"the path of your own pictures, or: {', '.join(DATASETS)}")
-    preset: str = option("quick", "the sizes", choices=tuple(PRESETS))
-    objective: str = option("mae", "what is minimised", choices=tuple(OBJECTIVES))
-    seed: int = option(0, "of all random numbers", least=0)
+    dataset: str = option(AUTO, f"path of your own pictures, or one of {', '.join(DATASETS)}")
+    preset: str = option("quick", "named set of sizes", choices=tuple(PRESETS))
+    objective: str = option("mae", "the loss, by name", choices=tuple(OBJECTIVES))
+    seed: int = option(0, "seed of all random numbers", least=0)
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,28 @@ class How(Place, Where):
     max_minutes: float | None = option(None, "stop and save after so many minutes", above=0)
     checkpoint_minutes: float = option(2.0, "minutes between checkpoints", least=0)
     profile: bool = option(False, "write a trace of 20 steps into the run's folder")
-    way: str = option("auto", "to take steps; on to the next if it fails", choices=("auto", *WAYS))
+    way: str = option("auto", "first way of taking steps that is tried", choices=("auto", *WAYS))
 
 
 @dataclass(frozen=True)
 class Slot(Where):
     """How long a campaign lasts, and what it trains."""
 
-    minutes: float = option(13.0, "after which it ends, with everything saved", above=0)
+    minutes: float = option(13.0, "minutes until it ends, with everything saved", above=0)
     out: str | None = option(None, "folder of the runs instead of runs/")
-    rows: str = option("", "such as mnist-vlae,mnist-mae-a1-b0.5 instead of the rows of Table 4")
-    preset: str = option("short", "the sizes", choices=tuple(PRESETS))
-    dataset: str = option(AUTO, "that the paper's MNIST is", choices=(AUTO, "mnist", "digits"))
+    rows: str = option("", "runs such as mnist-vlae,mnist-mae-a1-b0.5 (default: those of Table 4)")
+    preset: str = option("short", "named set of sizes", choices=tuple(PRESETS))
+    dataset: str = option(AUTO, "data set in MNIST's place", choices=(AUTO, "mnist", "digits"))
 
 
 @dataclass(frozen=True)
 class Drawing(Device):
     """What is drawn from a model."""
 
-    count: int = option(64, "images", least=1, most=1_000_000)
-    seed: int = option(0, "of the random numbers", least=0)
-    temperature: float = option(1.0, "of the prior: below 1, codes nearer to its centre", above=0)
-    out: str = option("samples.png", "a grid.png, a file.npz, or a folder of single pictures")
+    count: int = option(64, "number of images", least=1, most=1_000_000)
+    seed: int = option(0, "seed of the random numbers", least=0)
+    temperature: float = option(1.0, "factor on the noise from which codes are drawn", above=0)
+    out: str = option("samples.png", IMAGES_OUT)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Encoding(Device):
     """Which model makes codes of pictures."""
 
     model: str = option("", RUN)
-    precision: str = option("float32", "of products of matrices", choices=PRECISIONS)
+    precision: str = option("float32", "precision of matrix products", choices=PRECISIONS)
     nll_k: int | None = option(None, "importance samples of each picture's NLL", least=1)
     out: str = option("codes.npz", "a file.npz of names, mu, logvar, kl and, with --nll-k, nll")
 
@@ -96,9 +97,9 @@ class Reconstruction(Device):
     """Which model decodes the codes of pictures."""
 
     model: str = option("", RUN)
-    seed: int = option(0, "of the random numbers", least=0)
+    seed: int = option(0, "seed of the random numbers", least=0)
     sampled: bool = option(False, "draw each pixel instead of taking its most probable value")
-    out: str = option("reconstructions.png", Drawing.__dataclass_fields__["out"].metadata["help"])
+    out: str = option("reconstructions.png", IMAGES_OUT)
 
 
 def run(name: str, given: dict) -> None:
@@ -118,7 +119,7 @@ def add_options(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument(argument, help=ARGUMENTS[argument], **optional)
     add_arguments(command, *own, defaults=True)
     if others:
-        about = "what else it is made with (default: as the preset, objective or run has it)"
+        about = "settings of the run (default: as the preset, objective or run has them)"
         add_arguments(command.add_argument_group(about), *others)
     if name == "train":
         command.epilog = _tuned()
@@ -226,8 +227,9 @@ def _runs(place: Place) -> None:
     from maelib.internal.paths import default_out_dir, resolved
     from maelib.runs.monitor import list_runs
 
-    for status in list_runs(resolved(place.out_dir or default_out_dir())):
-        print(status.line())
+    out = resolved(place.out_dir or default_out_dir())
+    for line in [status.line() for status in list_runs(out)] or [f"there is no run in {out}"]:
+        print(line)
 
 
 def _data(name: str) -> None:
@@ -248,6 +250,8 @@ def _opened(name: str, where: Device) -> tuple:
     device, folder = pick_device(where.device), Path(name).resolve()
     if name and folder.is_dir():
         return load_model(folder, device), records.read(folder / "result.json").config
+    if not name:
+        raise ValueError(f"model is not given; --model names {RUN}.")
     found = pretrained.find(name)
     return found.load(device), found.config
 
@@ -259,6 +263,7 @@ def _print_measured(measured: dict[str, float]) -> None:
 
 ARGUMENTS = {
     "run": RUN,
+    "folder": "the folder of a finished run",
     "images": "a folder, .npz or .npy file of pictures, or a data set's name for its test images",
     "dataset": f"{', '.join((AUTO, *DATASETS))}, or the path of your own pictures",
 }
@@ -271,7 +276,7 @@ COMMANDS = {
     "sample": (_sample, "run", (Drawing,), ()),
     "encode": (_encode, "images", (Encoding,), ()),
     "reconstruct": (_reconstruct, "images", (Reconstruction,), ()),
-    "export": (_export, "run", (Device,), ()),
+    "export": (_export, "folder", (Device,), ()),
     "runs": (_runs, None, (Place,), ()),
     "data": (_data, "dataset", (), ()),
 }

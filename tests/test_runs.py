@@ -203,6 +203,8 @@ def test_unknown_device_lists_the_known_ones():
 
 def test_command_line_trains_lists_evaluates_and_samples(tmp_path, capsys):
     common = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path)]
+    assert cli.main(["runs", "--out-dir", str(tmp_path)]) == 0
+    assert f"there is no run in {tmp_path}" in capsys.readouterr().out
     assert cli.main(["train", *common]) == 0
     out = capsys.readouterr().out
     assert "nll_k = 8" in out
@@ -225,6 +227,7 @@ def test_command_line_trains_lists_evaluates_and_samples(tmp_path, capsys):
         (["train", "--preset", "smoke", "--batch-size", "1"], "batch_size is 1"),
         (["train", "--device", "abacus", "--preset", "smoke"], "device is 'abacus'"),
         (["evaluate", "nowhere"], "nowhere"),
+        (["encode", "digits"], "model is not given"),
     ],
 )
 def test_command_line_errors_are_one_line_and_status_2(arguments, message, capsys):

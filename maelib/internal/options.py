@@ -87,8 +87,10 @@ def add_arguments(parser: argparse._ActionsContainer, *kinds: type, defaults: bo
     """
     hints, helps = {}, {}
     for name, (hint, limits) in (item for kind in kinds for item in options(kind).items()):
-        text = limits["help"] + (f": {', '.join(limits['choices'])}" if limits["choices"] else "")
-        text += f" (default: {limits['default']})" if defaults and limits["default"] else ""
+        text, default = limits["help"], limits["default"]
+        text += f": {', '.join(limits['choices'])}" if limits["choices"] else ""
+        has_one = defaults and default not in (None, "") and hint is not bool
+        text += f" (default: {default})" if has_one else ""
         hints[name] = hint
         helps.setdefault(name, {})[text.replace("%", "%%")] = None  # each once, in order
     for name, hint in hints.items():

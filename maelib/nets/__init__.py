@@ -60,7 +60,7 @@ class Network(Settings):
     delta: float = option(0.15, "least KL of a dimension of the posterior delta, in nats", above=0)
     pseudo_inputs: int = option(500, "learned images of the prior vamp", least=1, most=16_384)
     z_path: str = option(
-        "input", "where the code enters the PixelCNN; skip: also near its output", choices=Z_PATHS
+        "input", "where the code enters the PixelCNN; skip is also near its output", choices=Z_PATHS
     )
     max_kernel: int = option(7, "largest kernel of the PixelCNN, an odd number", least=1, most=63)
     input_dropout: float = option(

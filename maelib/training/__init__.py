@@ -20,8 +20,8 @@ class Training(Settings):
     """How a model is trained; by default as in the paper."""
 
     epochs: int = option(500, "passes over the training images", least=1)
-    min_steps: int = option(0, "more passes on small data, up to so many steps", least=0)
-    batch_size: int = option(100, "images a step", least=1)
+    min_steps: int = option(0, "steps at the least; small data gets more passes", least=0)
+    batch_size: int = option(100, "images in a step", least=1)
     lr: float = option(1e-3, "Adam's learning rate", above=0)
     lr_decay: float = option(0.999998, "factor on the learning rate at each step", above=0)
     adam_betas: tuple[float, float] = option(
@@ -29,7 +29,7 @@ class Training(Settings):
     )
     clip: float = option(5.0, "largest norm of the gradient", above=0)
     ema: float = option(0.999, "decay of the averaged weights", least=0, below=1)
-    schedule: str = option("plateau", "of the learning rate", choices=SCHEDULES)
+    schedule: str = option("plateau", "schedule of the learning rate", choices=SCHEDULES)
     patience: int = option(
         20, "validations without a better validation ELBO before the rate is halved", least=1
     )
