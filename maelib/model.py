@@ -3,6 +3,7 @@
 import math
 from functools import partial
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import Module
@@ -26,6 +27,11 @@ class VAE(Module):
         super().__init__()
         self.encoder, self.posterior = encoder, posterior
         self.prior, self.decoder = prior, decoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie, and where images must be."""
+        return next(self.parameters()).device
 
     def forward(self, x: Images, eps: Codes) -> Outputs:
         """RE and KL of Eq. (3) in nats of each image, at its posterior sample of noise ``eps``."""
@@ -97,6 +103,7 @@ def _inference(n: Network) -> tuple[Module, Module]:
 
 
 def build_posterior(n: Network, *layer_and_range) -> posteriors.GaussianPosterior:
+    """The posterior that ``n`` names, on the last layer of the encoder."""
     batch_norm = {"latent": n.latent, "gamma": n.gamma}
     kind = {
         "gaussian": posteriors.GaussianPosterior,
@@ -108,6 +115,7 @@ def build_posterior(n: Network, *layer_and_range) -> posteriors.GaussianPosterio
 
 
 def build_prior(n: Network, inference: tuple[Module, Module]) -> Module:
+    """The prior that ``n`` names; only the VampPrior needs the encoder and the posterior."""
     if n.prior == "normal":
         return StandardNormal(n.latent)
     if n.prior == "vamp":

@@ -62,11 +62,10 @@ def measure(
     Only colour images have bits/dim (``bpd``), and only binary ones with labels the measures of
     Table 2.
     """
-    device = next(model.parameters()).device
-    precision = choose(precision, device)
+    precision = choose(precision, model.device)
     order = torch.from_numpy(balanced_order(dataset.test.labels.numpy(), SEED))[: used.test_images]
     test = Split(dataset.test.images[order], dataset.test.labels[order])
-    x = test_images(test.images.to(device))
+    x = test_images(test.images.to(model.device))
     re, kl, mu, logvar = elbo_terms(model, x, precision=precision)
     mpds, stds = pair_measures(mu, logvar)
     is_colour = x.shape[1] == 3

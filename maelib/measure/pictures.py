@@ -71,7 +71,7 @@ def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True
 
 def sampled(model: VAE, count: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
     """``count`` images drawn from the model."""
-    noise = rng.generator(seed, "sample", device=next(model.parameters()).device)
+    noise = rng.generator(seed, "sample", device=model.device)
     sizes = [min(BATCH, count - begun) for begun in range(0, count, BATCH)]
     draw = partial(sampling.sample, model, generator=noise, temperature=temperature)
     return np.concatenate([_pixels(draw(size)) for size in sizes])
@@ -118,7 +118,7 @@ def write_arrays(out: str, arrays: dict[str, np.ndarray]) -> None:
 def _seen(model: VAE, images: Pictures) -> tuple[Images, list[str]]:
     """Pictures as a model sees them, on its device, and their names."""
     pixels, names = stored(images)
-    return test_images(pixels.to(next(model.parameters()).device)), names
+    return test_images(pixels.to(model.device)), names
 
 
 def _pixels(drawn: Images) -> np.ndarray:

@@ -35,9 +35,8 @@ TestLabels = Int64[np.ndarray, " test"]
 @torch.no_grad()
 def codes(model: VAE, images: UInt8[Tensor, "batch 1 h w"], part: str, batch: int = 1000) -> Codes:
     """Posterior means of images binarised once; ``part`` ("train" or "test") keys the draw."""
-    device = next(model.parameters()).device
     drawn = binarise(images.cpu(), rng.generator(0, "representation", part))
-    means = [model.encode(chunk.to(device))[0].cpu() for chunk in drawn.split(batch)]
+    means = [model.encode(chunk.to(model.device))[0].cpu() for chunk in drawn.split(batch)]
     return torch.cat(means).numpy()
 
 

@@ -139,10 +139,10 @@ def _at(row: int, column: int) -> tuple:
 
 
 @torch.no_grad()
-def posterior_mean_code(model: VAE, x: Images, generator: Generator, samples: int = 50) -> Codes:
-    """The mean of ``samples`` draws from q(z|x), the code of the paper's reconstructions."""
+def posterior_mean_code(model: VAE, x: Images, generator: Generator) -> Codes:
+    """The mean of 50 draws from q(z|x), the code of the paper's reconstructions."""
     mu, logvar = model.encode(x)
-    noise = torch.randn(samples, *mu.shape, generator=generator, device=generator.device)
+    noise = torch.randn(50, *mu.shape, generator=generator, device=generator.device)
     return reparameterise(mu, logvar, noise.mean(0))
 
 
@@ -163,17 +163,13 @@ def expected(model: VAE, z: Codes, generator: Generator, samples: int = 16) -> I
     return drawn.unflatten(0, (len(z), samples)).mean(1)
 
 
-def sample(
-    model: VAE, count: int, generator: Generator, argmax: bool = False, temperature: float = 1.0
-) -> Images:
+def sample(model: VAE, count: int, generator: Generator, temperature: float = 1.0) -> Images:
     """``count`` images from the model: z from the prior, then the pixels.
 
-    ``argmax`` takes the most probable component of each colour pixel, not a random one, as the
-    authors' implementation did; binary images have no components. ``temperature`` scales the
-    noise from which the prior makes z.
+    ``temperature`` scales the noise from which the prior makes z.
     """
     z = model.prior.sample(count, generator, temperature)
-    return decode(model.decoder, z, _uniform(count, model, generator, False), argmax)
+    return decode(model.decoder, z, _uniform(count, model, generator, False))
 
 
 def _uniform(count: int, model: VAE, generator: Generator, greedy: bool) -> Uniform:

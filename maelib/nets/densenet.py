@@ -11,7 +11,10 @@ LOGVAR_RANGE = (-7.0, 7.0)  # bounds of the posterior's logvar
 
 
 class DenseBlock(nn.Module):
-    """``steps`` layers, 1x1 to 4 ``growth`` channels and 3x3 to ``growth``, each appended."""
+    """``steps`` layers, whose outputs are appended to their inputs.
+
+    A layer is a 1x1 convolution to 4 ``growth`` channels, then a 3x3 one to ``growth``.
+    """
 
     def __init__(self, inputs: int, growth: int, steps: int):
         super().__init__()

@@ -28,15 +28,15 @@ class MADE(nn.Module):
     ``reverse`` starts from the last dimension. Initially the outputs are near zero.
     """
 
-    def __init__(self, latent: int, hidden: int, *, reverse: bool = False, init_scale: float = 0.1):
+    def __init__(self, latent: int, hidden: int, *, reverse: bool = False):
         super().__init__()
         order = torch.arange(1, latent + 1)
         order = order.flip(0) if reverse else order
         # A hidden unit of degree d sees inputs 1..d; degrees 1..latent-1 are equally frequent.
         degrees = torch.arange(hidden) % max(latent - 1, 1) + 1
-        self.into = Linear(latent, hidden, degrees_mask(order, degrees, False), init_scale)
-        self.out = Linear(hidden, latent, degrees_mask(degrees, order, True), init_scale)
-        self.direct = Linear(latent, latent, degrees_mask(order, order, True), init_scale)
+        self.into = Linear(latent, hidden, degrees_mask(order, degrees, False), 0.1)
+        self.out = Linear(hidden, latent, degrees_mask(degrees, order, True), 0.1)
+        self.direct = Linear(latent, latent, degrees_mask(order, order, True), 0.1)
 
     def forward(self, z: Codes) -> Codes:
         return self.out(F.relu(self.into(z))) + self.direct(z)

@@ -69,10 +69,8 @@ class Linear(WeightNorm):
 class Conv2d(WeightNorm):
     """Weight-normalised 2-d convolution with square kernels."""
 
-    def __init__(
-        self, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0, init_scale=1.0
-    ):
-        super().__init__((outputs, inputs, kernel, kernel), init_scale=init_scale)
+    def __init__(self, inputs: int, outputs: int, kernel: int, *, stride=1, padding=0):
+        super().__init__((outputs, inputs, kernel, kernel))
         self.stride, self.padding = stride, padding
 
     def forward(self, x: Maps) -> ResizedMaps:

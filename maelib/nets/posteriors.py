@@ -12,6 +12,8 @@ from torch.distributed.nn.functional import all_reduce
 
 from maelib.internal.shapes import Codes, PerDimension
 
+MOMENTUM = 0.1  # share of a batch in the running mean and variance
+
 
 class GaussianPosterior(nn.Module):
     """q(z|x) = N(mu, diag(exp logvar)) by ``layer``; ``logvar_range`` clamps logvar, if given."""
@@ -50,14 +52,14 @@ class BatchNormPosterior(GaussianPosterior):
     def scale(self) -> PerDimension:
         return torch.full_like(self.shift, self.gamma)
 
-    def normalise(self, mu: Codes, momentum: float = 0.1) -> Codes:
+    def normalise(self, mu: Codes) -> Codes:
         mean, var = self.mean, self.var
         if self.training:
             mean = _mean_over_ranks(mu)
             var = _mean_over_ranks((mu - mean).square())
             with torch.no_grad():
-                self.mean.lerp_(mean, momentum)
-                self.var.lerp_(var, momentum)
+                self.mean.lerp_(mean, MOMENTUM)
+                self.var.lerp_(var, MOMENTUM)
         return (mu - mean) * (var + 1e-5).rsqrt()
 
 

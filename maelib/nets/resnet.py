@@ -53,7 +53,7 @@ class ConstantEncoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Residual block that doubles the image, a transposed ``DownBlock``; not ``even`` is 4 -> 7."""
+    """A transposed ``DownBlock``, which doubles the image; if not ``even``, less one (4 -> 7)."""
 
     def __init__(self, inputs: int, outputs: int, even: bool):
         super().__init__()

@@ -130,10 +130,10 @@ def paired(first: Record, second: Record, measure: str) -> Estimate:
     return estimate(dear, differences("nll_all") if measure == "nll" else None)
 
 
-def holm(p_values: list[float], level: float = LEVEL) -> list[bool]:
-    """Which differences are certain at ``level`` together (Holm, 1979); NaN is no comparison."""
+def holm(p_values: list[float]) -> list[bool]:
+    """Which differences are certain at ``LEVEL`` together (Holm, 1979); NaN is no comparison."""
     order = sorted((p, i) for i, p in enumerate(p_values) if not math.isnan(p))
-    small = [p <= level / (len(order) - rank) for rank, (p, _) in enumerate(order)]
+    small = [p <= LEVEL / (len(order) - rank) for rank, (p, _) in enumerate(order)]
     sure = {i for _, i in order[: [*small, False].index(False)]}
     return [i in sure for i in range(len(p_values))]
 
