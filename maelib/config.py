@@ -83,9 +83,9 @@ PARTS = {
     "evaluation": Evaluation,
 }
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
-# What labels show of a network's and a training's other options where a name does not set it
+# Other options of network and training that a label shows, unless the objective's name sets them
 TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN, "encoder_steps")
-BINARY_ONLY = {"encoder", "decoder", *PIXELCNN}  # an objective that sets one has no colour images
+BINARY_ONLY = {"encoder", "decoder", *PIXELCNN}  # an objective that sets one is for binary images
 
 # Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
 PRESETS, COLOUR_PRESETS = tomllib.loads(
@@ -197,7 +197,7 @@ def _images(dataset: str) -> tuple[str, bool, int | None]:
 
 
 def _sized(sizes: dict, colour: bool, side: int | None) -> dict:
-    """A preset's sizes; the code of colour images has as many maps, whatever the image's side."""
+    """A preset's sizes; own colour pictures have as many latent maps, whatever their side is."""
     if not colour or side is None:
         return sizes
     maps = sizes["latent"] // map_side(COLOUR_SIDE) ** 2

@@ -12,8 +12,8 @@ class Evaluation(Settings):
     """How the NLL of all test images that the run uses is estimated.
 
     ``nll_images`` of them, drawn at random, have ``nll_k`` importance samples, and all have
-    ``nll_k_all``, of which one gives the ELBO. ``measure/estimate.py`` joins the two. The default
-    takes ``nll_k`` samples of every image.
+    ``nll_k_all``. If that is 1, it is the ELBO's sample. ``measure/estimate.py`` joins the two. By
+    default every image has ``nll_k`` samples.
     """
 
     nll_images: int | None = option(None, "test images with nll_k importance samples", least=2)

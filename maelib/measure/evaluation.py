@@ -31,7 +31,7 @@ BLOCK = 64  # importance samples that share one noise key
 PAIR_BATCH = 512  # test images among which MPD and STD are taken
 COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
 SEED = 0  # of the order, binarisation and noise of test images: the same for every run
-Weights = Float[Tensor, "samples batch"]
+LogWeights = Float[Tensor, "samples batch"]
 Observe = Callable[[int, int], None]  # is told how many images are done, and of how many
 
 
@@ -114,7 +114,8 @@ def nll_terms(
 ) -> dict[str, list[float]]:
     """What ``estimate`` makes the NLL from: ``nll`` of the first images and ``nll_all`` of all.
 
-    There is no ``nll_all`` where all images have ``nll_k`` samples; one sample gives the ELBO.
+    There is no ``nll_all`` where all images have ``nll_k`` samples. If ``nll_k_all`` is 1, it is
+    ``elbo``, which needs no further samples.
     ``how`` are keywords of ``iw_nll``.
     """
     count, k_all = settings.nll_images or len(x), settings.nll_k_all
@@ -197,7 +198,7 @@ def rows_at_once(device: torch.device, numbers: int) -> int:
 
 def log_weights(
     model: VAE, x: Images, eps: ManyCodes, posterior: tuple[Codes, Codes] | None = None
-) -> Weights:
+) -> LogWeights:
     """log p(x|z) + log p(z) - log q(z|x) in nats at z = mu + exp(logvar / 2) eps.
 
     ``posterior`` is the encoder's mu and logvar of ``x``, if they are known already.
@@ -209,7 +210,7 @@ def log_weights(
     return joint.view(eps.shape[:2]) - log_normal(eps, logvar)
 
 
-def importance_weighted_bound(log_weights: Weights) -> PerImage:
+def importance_weighted_bound(log_weights: LogWeights) -> PerImage:
     """log (1/k) sum_i exp(log_weights_i), in nats: a bound on log p(x) from k samples.
 
     In expectation it rises with k towards log p(x) (Burda et al., 2016); at k = 1 it is the ELBO.

@@ -98,7 +98,8 @@ def draw_from_mixture(
     """A colour image of the 256 levels, drawn from the mixtures.
 
     ``uniform``'s first channel draws the component, its others draw the colours. ``argmax`` takes
-    the most probable component instead, which gives another distribution.
+    the most probable component instead, as the authors' implementation does; images drawn in this
+    way have another distribution.
     """
     mixture = LogisticMixture.split(output)
     if argmax:

@@ -151,7 +151,7 @@ def in_markdown(text: str) -> str:
 
 
 def _table(name: str, measures: Sequence[str], records: list[Record]) -> pd.DataFrame:
-    """A column pair (paper, ours) a measure; ours is the mean over seeds."""
+    """Two columns for each measure: the paper's value, and our mean over seeds."""
     columns = {}
     for measure in measures:
         columns[f"{measure} paper"] = lambda row, m=measure: _printed(row, m)

@@ -141,7 +141,7 @@ MAKERS = {"compiled-captured": compiled_captured, "captured": captured, "compile
 
 
 def tensors(state: State) -> dict[str, Tensor]:
-    """All that a step changes on the device, by name; Adam's moments once they are there."""
+    """All that a step changes on the device, by name; with Adam's moments after the first step."""
     parts = {"weights": state.model.state_dict(), "averaged": state.averaged.state_dict()}
     parts |= moments(state.optimizer)
     named = {f"{part}/{name}": t for part, all_ in parts.items() for name, t in all_.items()}
@@ -172,7 +172,7 @@ def results(
 
 
 def require_like(found: tuple, plain: tuple, before: dict[str, Tensor], tolerance: float) -> None:
-    """RuntimeError if losses, or the changes of weights or averages, are not like those."""
+    """RuntimeError if losses, or changes of weights or averages, differ from plain steps'."""
     for ours, theirs in zip(found[0], plain[0], strict=True):
         if not abs(ours - theirs) <= tolerance * abs(theirs):
             raise RuntimeError(f"the loss is {ours:.6g}, and {theirs:.6g} by plain steps")

@@ -101,7 +101,8 @@ class State:
 def start(config: Job, images: StoredImages, device: torch.device) -> State:
     """A fresh state: weights drawn from the seed and initialised on the first images.
 
-    Or those of ``init_from``; ValueError if its file is damaged or now holds others.
+    With ``init_from`` they are that model's weights; ValueError if its file is damaged or has
+    changed.
     """
     noise = rng.generator(config.seed, "initialise", device=device)
     x, eps = draw(images[: config.training.init_images], config.network.latent, noise)
@@ -131,9 +132,9 @@ def draw(images: StoredImages, latent: int, noise: torch.Generator) -> tuple[Ima
 
 
 def adam(model: VAE, settings: Training) -> torch.optim.Adam:
-    """The paper's optimiser, all parameters updated by one kernel where the device has it.
+    """The paper's optimiser. One kernel updates all parameters, where the device has such a kernel.
 
-    Its learning rate is then a tensor on the device, as a captured step needs it.
+    The learning rate is then a tensor on the device, as a captured step needs it.
     """
     parameters = list(model.parameters())
     device = parameters[0].device

@@ -51,7 +51,7 @@ def record_interval(state: State, step: Step, val: StoredImages, per_epoch: int)
 def validate(
     model: VAE, images: StoredImages, batch: int = 500, precision: str = "float32"
 ) -> tuple[float, float]:
-    """Mean RE and KL in nats."""
+    """RE and KL in nats, averaged over the images; binarisation and noise are always the same."""
     noise = rng.generator(0, "validation", device=images.device)
     re_sum = kl_sum = 0.0
     with fixed_weights(model), inference_precision(precision, images.device):
