@@ -156,17 +156,16 @@ def test_a_second_signal_kills_what_the_first_one_did_not_end(tmp_path):
 @pytest.mark.fault("signals to make reproduce")
 def test_a_closed_terminal_ends_all_jobs_and_nohup_none(tmp_path):
     script = "sleep 60 &\necho $! >numbers\nwait"
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the child inherits it
     process, (job,) = with_workflow(tmp_path, script)
     process.send_signal(signal.SIGHUP)
     assert process.wait(30) == 128 + signal.SIGHUP
     with pytest.raises(ProcessLookupError):
         os.kill(job, 0)
     (tmp_path / "numbers").unlink()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the child inherits it, as of nohup
-    try:
-        process, (job,) = with_workflow(tmp_path, script)
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    process, (job,) = with_workflow(tmp_path, script)
+    signal.signal(signal.SIGHUP, before)
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(1)
