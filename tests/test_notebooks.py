@@ -39,6 +39,53 @@ WRONG = {
     "charged_kl": ("target / kl.shape[1]", "target"),
     "saved_by_couplings": ("7 * output.shape[1] // 10 :", "4 * output.shape[1] // 10 :"),
 }
+# Where the test of a tutorial stops: nbval runs the rest, which trains or reads results.
+LONG = {
+    "01_elbo": "## Why an expressive decoder ignores z",
+    "02_mutual_posterior_divergence": "## Closing the loop",
+    "09_linear_vaes": "## The same quantities on the MNIST models",
+}
+# Faults planted in formulas that a tutorial teaches: what stands there, and the fault.
+FAULTS = {
+    "01_elbo": [
+        ("(x @ W @ covariance,", "(-x @ W @ covariance,"),
+        (".sum(1) + (logvar.exp()", ".sum(1) - (logvar.exp()"),
+        ("-(groups.logsumexp(0) - math", "-(groups.logsumexp(0) + math"),
+        ("2 * exact_posterior.log_prob(at) - q", "2 * exact_posterior.log_prob(at) + q"),
+        ("(mean_error + torch.trace", "(mean_error - torch.trace"),
+        ("own) - torch.logdet(own))\n", "own) + torch.logdet(own))\n"),
+    ],
+    "02_mutual_posterior_divergence": [
+        ("(logvar2 - logvar1", "(logvar1 - logvar2"),
+        ("cross = cross + (", "cross = cross - ("),
+        ("torch.exp(-kl)", "torch.exp(kl)"),
+        ("11.0 + eq8", "11.0 - eq8"),
+        ("F.softplus(-kl.mean(0) / alpha)", "F.softplus(kl.mean(0) / alpha)"),
+        ("math.exp(min(m * x", "math.exp(min(-m * x"),
+        ("form) - alpha * math.log(2)", "form) + alpha * math.log(2)"),
+        ("(own - log_q).mean()", "(log_q - own).mean()"),
+        ("(2 * s**2 - math.log", "(2 * s**2 + math.log"),
+        ("(1 - epsilon) / epsilon", "(1 + epsilon) / epsilon"),
+    ],
+    "03_networks": [
+        ("(self.gain / self.length())", "(self.gain * self.length())"),
+        ("(middle[:, None] >= order)", "(middle[:, None] > order)"),
+        (", -log_scale.sum(1)", ", log_scale.sum(1)"),
+        (".sum(1) + log_det", ".sum(1) - log_det"),
+        ('(mask_type == "B")', '(mask_type == "A")'),
+    ],
+    "09_linear_vaes": [
+        ("(eigenvalues - weight).relu()", "(eigenvalues + weight).relu()"),
+        ("0.5 * (eigenvalues / weight).log()", "-0.5 * (eigenvalues / weight).log()"),
+        ("eigenvalues.clamp(max=level)", "eigenvalues.clamp(min=level)"),
+        ("model = vae.W @ vae.W.T + noise", "model = vae.W @ vae.W.T - noise"),
+        ("(1 + m)) + 0.5 * m.log1p()", "(1 + m)) - 0.5 * m.log1p()"),
+        ("mpd / (1 + mpd)", "mpd / (1 - mpd)"),
+        ("(1 / (1 + average) - 2", "(1 / (1 + average) + 2"),
+        ("log1p().sum() - 0.5 * torch.logdet", "log1p().sum() + 0.5 * torch.logdet"),
+        ("(errors.mean() - errors.diag", "(errors.mean() + errors.diag"),
+    ],
+}
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*Passed unknown parameter.*"),
@@ -49,9 +96,11 @@ def execute(path, folder, cwd=None, **parameters):
     """The notebook after it has run in ``cwd``, by default ``folder``, made anew from its text.
 
     Before each solution its check is tried on two more answers: it must tell right from wrong.
+    ``FAULTS`` are planted before the cells that teach the formulas, and must be noticed.
     """
     source, out = folder / f"{path.stem}.ipynb", folder / f"out-{path.stem}.ipynb"
-    nbformat.write(with_wrong_answers(jupytext.read(path)), source)
+    book = with_faults(jupytext.read(path), FAULTS.get(path.stem, []), LONG.get(path.stem))
+    nbformat.write(with_wrong_answers(book), source)
     papermill.execute_notebook(
         source, out, parameters, cwd=cwd or folder, progress_bar=False, kernel_name="python3"
     )
@@ -174,8 +223,39 @@ def with_wrong_answers(book):
     return nbformat.v4.new_notebook(cells=cells, metadata=book.metadata)
 
 
+def with_faults(book, faults, until=None):
+    """The notebook up to the heading ``until``, then its exercises, with a trial of each fault."""
+    end = next((i for i, cell in enumerate(book.cells) if until and until in cell.source), None)
+    exercises = tagged(book, "exercise") + tagged(book, "check")
+    cells = book.cells[:end] + (exercises if end else [])
+    trials = {}
+    for right, wrong in faults:
+        place = next(i for i, cell in enumerate(cells) if right in cell.source)
+        near = [cell for cell in cells[place : place + 8] if cell not in exercises]
+        sources = [cell.source for cell in near if cell.cell_type == "code"]
+        sources[0] = sources[0].replace(right, wrong)
+        trials.setdefault(place, []).append(must_notice(sources, wrong))
+    cells = [each for i, cell in enumerate(cells) for each in [*trials.get(i, []), cell]]
+    return nbformat.v4.new_notebook(cells=cells, metadata=book.metadata)
+
+
+def must_notice(sources, fault):
+    """A cell that fails unless one of the ``sources``, the first of which has a fault, does."""
+    return nbformat.v4.new_code_cell(
+        f"""scope = dict(globals())
+with __import__("torch").random.fork_rng():
+    try:
+        for source in {sources!r}:
+            exec(source, scope)
+    except AssertionError:
+        pass
+    else:
+        raise RuntimeError({f"not noticed: {fault}"!r})"""
+    )
+
+
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
-def test_tutorial_runs_and_its_checks_tell_right_from_wrong(path, tmp_path):
+def test_tutorial_notices_wrong_answers_and_planted_faults(path, tmp_path):
     execute(path, tmp_path, cwd=path.parent)  # beside the results that it reads
 
 
