@@ -8,7 +8,8 @@ Seconds are medians of interleaved runs in one process, after a warm-up; the JSO
 Reference: our own code, eager float32 without TF32, contiguous tensors, a full forward pass for
 each sampled pixel, one importance sample at a time. Where a part of the work is timed and scaled
 to the whole, the note says so. The networks are the paper's for MNIST and CIFAR-10, the images
-scikit-learn's digits and photographs, of the same sizes: no row depends on what they show.
+scikit-learn's digits and photographs, of the same sizes: no time depends on what they show. The
+row ``nll-precision`` is about a trained model's error, and so takes MNIST where it is at hand.
 """
 
 import argparse

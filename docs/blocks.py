@@ -69,7 +69,8 @@ def growth() -> str:
     return _picture(
         "results-cpu",
         "Seconds and peak memory against batch, importance samples and images",
-        "Each point was measured in a process of its own.\n"
+        "Each point was measured in a process of its own, which gives freed memory back at once.\n"
+        "So the peak is what is needed, and the times are longer than in the table above.\n"
         "The dashed lines are proportional to the size.",
     )
 

@@ -154,7 +154,8 @@ class EluByExp(torch.autograd.Function):
         if x.dtype == torch.float32:
             y = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
         else:
-            y = _elu_by_kernel(x) if x.numel() >= WORTH_COMPILING else F.elu(x)
+            is_large = x.numel() >= WORTH_COMPILING and not torch.compiler.is_compiling()
+            y = _elu_by_kernel(x) if is_large else F.elu(x)
         ctx.save_for_backward(y)
         return y
 
