@@ -256,10 +256,7 @@ def _equal_time() -> str:
     said = ", ".join(
         f"{name.replace(',', ' /')} {ends[name] - ends[first]:+.2f}" for name in others
     )
-    return (
-        f"validation L_elbo of MAE(1, 0.5), less that of {first.replace(',', ' /')}: {said} nats "
-        "([trainings](presets.md#why-laptop-has-a-quarter-of-the-published-width))"
-    )
+    return f"validation L_elbo of MAE(1, 0.5), less that of {first.replace(',', ' /')}: {said} nats"
 
 
 def _alone() -> list[list[str]]:

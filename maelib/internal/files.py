@@ -98,7 +98,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as problem:
-        if problem.filename is None:  # of a full disk, for example
+        if problem.errno and problem.filename is None:  # of a full disk, for example
             problem.filename = str(path)
         raise
     finally:
