@@ -138,7 +138,8 @@ def test_elu_by_exp_is_pytorch_s_in_value_and_gradient():
 
 
 @pytest.mark.parametrize("compiler", [True, False])
-def test_elu_of_large_maps_in_bfloat16_is_rounded_once(monkeypatch, compiler):
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_elu_of_large_maps_is_rounded_once(monkeypatch, compiler, dtype):
     """With a compiler, and where there is none."""
 
     def refuse(*_, **__):
@@ -147,9 +148,11 @@ def test_elu_of_large_maps_in_bfloat16_is_rounded_once(monkeypatch, compiler):
     if not compiler:
         monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
     layers._elu_kernel.cache_clear()
-    x = torch.linspace(-9, 9, layers.WORTH_COMPILING).bfloat16()
+    x = torch.linspace(-90, 90, layers.WORTH_COMPILING).to(dtype)
+    x[0] = math.nan
     exact = nn.functional.elu(x.float())
-    torch.testing.assert_close(layers.elu(x).float(), exact, atol=1e-7, rtol=2**-8)
+    rtol = torch.finfo(dtype).eps / 2
+    torch.testing.assert_close(layers.elu(x).float(), exact, atol=1e-7, rtol=rtol, equal_nan=True)
     layers._elu_kernel.cache_clear()
 
 

@@ -147,15 +147,14 @@ def elu(x: AnyShape) -> AnyShape:
 
 
 class EluByExp(torch.autograd.Function):
-    """exp(x) - 1 is never below x, so the larger of x and exp(min(x, 0)) - 1 is ELU."""
+    """ELU whose gradient is computed from its result, so that its input need not be kept."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
-            y = torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+        if torch.compiler.is_compiling():
+            y = _elu_in_one_pass(x)
         else:
-            is_large = x.numel() >= WORTH_COMPILING and not torch.compiler.is_compiling()
-            y = _elu_by_kernel(x) if is_large else F.elu(x)
+            y = _elu_by_kernel(x) if x.numel() >= WORTH_COMPILING else _elu_in_passes(x)
         ctx.save_for_backward(y)
         return y
 
@@ -165,29 +164,39 @@ class EluByExp(torch.autograd.Function):
         return torch.ops.aten.elu_backward(gradient, 1, 1, 1, True, y)
 
 
+def _elu_in_one_pass(x: AnyShape) -> AnyShape:
+    """ELU as it is compiled, with ``exp`` in float32.
+
+    A comparison costs half of what ``maximum`` and ``clamp`` do, which care for NaN.
+    """
+    return torch.where(x > 0, x.float(), x.float().exp() - 1).to(x.dtype)
+
+
+def _elu_in_passes(x: AnyShape) -> AnyShape:
+    """ELU without a compiler: exp(x) - 1 is never below x, so it is the larger of the two."""
+    if x.dtype == torch.bfloat16:  # exp(x) would be rounded, and exp(x) - 1 be lost near zero
+        return F.elu(x)
+    return torch.maximum(x, x.clamp(max=0).exp_().sub_(1))
+
+
 def _elu_by_kernel(x: AnyShape) -> AnyShape:
     """``_elu_kernel`` on x as one line of numbers, so that it is compiled for one shape alone."""
     is_nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
     dense = x.detach() if is_nhwc else x.detach().contiguous()
-    return _elu_kernel()(dense.as_strided((x.numel(),), (1,))).as_strided(x.shape, dense.stride())
+    line = dense.as_strided((x.numel(),), (1,))
+    return _elu_kernel(x.dtype)(line).as_strided(x.shape, dense.stride())
 
 
 @cache
-def _elu_kernel() -> Callable[[Tensor], Tensor]:
-    """ELU of bfloat16 by ``exp`` in float32, in one pass; ``F.elu`` where nothing can compile it.
-
-    Separate operations would round exp(x) to bfloat16 and lose most of exp(x) - 1 near zero.
-    """
+def _elu_kernel(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """``_elu_in_one_pass``, compiled; ``_elu_in_passes`` where nothing can compile it."""
     # The compiler's first use warns of a CUDA toolkit that it then leaves alone.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    compiled = torch.compile(
-        lambda x: torch.maximum(x.float(), x.float().clamp(max=0).exp() - 1).to(x.dtype),
-        dynamic=True,
-    )
+    compiled = torch.compile(_elu_in_one_pass, dynamic=True)
     try:
-        compiled(torch.zeros(WORTH_COMPILING, dtype=torch.bfloat16))
+        compiled(torch.zeros(WORTH_COMPILING, dtype=dtype))
     except Exception:  # what a missing or broken compiler raises is torch's private matter
-        return F.elu
+        return _elu_in_passes
     return compiled
 
 
