@@ -14,12 +14,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import export
 import nbformat
 import rewrite
 from sphinx.cmd.build import main as sphinx
 
 import maelib
+from maelib.data import dataset
+from maelib.report import explorer
+from maelib.runs import pretrained
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -31,6 +33,7 @@ PARTS = {
     "Guides": ["docs/data", "docs/clusters", "docs/reliability", "CONTRIBUTING", "docs/*"],
     "Reference": ["api/index", "pages/glossary", "pages/bibliography"],
 }
+EXPLORED = {"MAE": "mnist-mae-a1-b0.5", "VLAE": "mnist-vlae", "ResNet VAE": "mnist-vae"}
 
 
 def main() -> int:
@@ -42,7 +45,9 @@ def main() -> int:
     given = parser.parse_args()
     source, site, trees = (given.out / part for part in ("source", "site", "doctrees"))
     stage(source, given.repository)
-    export.write(source / "static" / "explorer")
+    found = {name: pretrained.find(stem) for name, stem in EXPLORED.items()}
+    models = {name: (each.config, each.load()) for name, each in found.items()}
+    explorer.write(source / "static" / "explorer", models, dataset.load("auto", download=False))
     os.environ["MAELIB_REPOSITORY"] = given.repository  # for conf.py
     how = ["-q", "-W", "--keep-going", "-b", given.builder, "-c", str(HERE), "-d", str(trees)]
     status = sphinx([*how, str(source), str(site)])
@@ -94,14 +99,16 @@ def run_line(path: Path, book: nbformat.NotebookNode, repository: str) -> str:
         )
         install = f'`!pip install "maelib[notebooks] @ git+{repository}"`'
         ways.append(f"[open in Colab]({colab}) (begin with {install})")
-    made = "The outputs were made"
-    if version := book.metadata.get("language_info", {}).get("version"):
-        made += f" with Python {version}"
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    marks = [each.metadata.maelib for each in outputs if "maelib" in each.get("metadata", {})]
+    how = "made on {date} with Python {python} and PyTorch {torch} on {hardware}"  # docs/outputs.py
+    made = [how.format(**marks[0])] if marks else []
     if commit := git("log", "-1", "--format=%h %cs", "--", str(path)):
         name, date = commit.split()
         name = f"[{name}]({repository}/commit/{name})" if repository else f"`{name}`"
-        made += f" and committed on {date} as {name}"
-    return f":::{{div}} run-line\n{', '.join(ways)}.\n\n{made}.\n:::\n"
+        made.append(f"committed on {date} as {name}")
+    origin = f"The outputs were {', and '.join(made)}." if made else ""
+    return f":::{{div}} run-line\n{', '.join(ways)}.\n\n{origin}\n:::\n"
 
 
 def api_pages() -> dict[str, str]:

@@ -5,6 +5,7 @@
 - "Eq. (4)" becomes a link to that equation, and "(Germain et al., 2015)" a citation.
 - The equation under a heading with "Theorem 1" becomes that theorem, a paragraph "**Result.** ..."
   a proposition, and "*Proof.* ... $\\square$" its proof.
+- A link to book/pages/ becomes one to pages/, where the book has them.
 - Exercises have folded solutions. They are either a numbered list under "Exercises" with another in
   "<details><summary>Solutions", or "**1 · Kind.** ..." with "<details><summary>Solution 1". A cell
   of code with a solution is folded, too.
@@ -46,7 +47,7 @@ def prose(text: str) -> str:
     """Markdown with its equations linked and its sources cited."""
     pieces = KEPT.split(text)
     pieces[::2] = [cited(linked(unbroken(piece))) for piece in pieces[::2]]
-    return "".join(pieces)
+    return "".join(pieces).replace("](../book/pages/", "](../pages/")
 
 
 def unbroken(text: str) -> str:

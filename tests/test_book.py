@@ -4,25 +4,24 @@ The tests of the second half drive Chromium or Chrome without a window. Without 
 skipped. They open the pages from the disk, which allows less than a server does.
 """
 
-import base64
 import json
 import os
 import re
 import subprocess
 import sys
-from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import maelib
 from maelib.config import resolve
 from maelib.measure import sampling
 from maelib.model import build, initialise
+from maelib.report import explorer as exported
+from maelib.runs import pretrained
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
@@ -94,6 +93,20 @@ def test_notebook_page_says_where_it_runs_and_what_made_its_outputs(site, stem):
     assert f"colab.research.google.com/github/someone/maelib/blob/main/notebooks/{stem}" in page
     assert re.search(rf'href="\.\./_downloads/\w+/{stem}\.ipynb"', page)
     assert re.search(r"committed on \d{4}-\d\d-\d\d", page) or not (ROOT / ".git").exists()
+    recorded = '"maelib": {' in read(ROOT / "notebooks" / f"{stem}.ipynb")
+    made = r"made on \d{4}-\d\d-\d\d with Python [\d.]+ and PyTorch \S+ on "
+    assert bool(re.search(made, page)) == recorded
+
+
+def test_contents_are_in_the_order_of_the_course(site):
+    sidebar = read(site / "index.html").partition('class="bd-links')[2].partition("</nav>")[0]
+    pages = re.findall(r'href="([^"#]+)\.html"', sidebar)
+    lessons = [f"notebooks/{stem}" for stem in NOTEBOOKS]
+    guides = ["docs/data", "docs/clusters", "docs/reliability", "CONTRIBUTING"]
+    order = [lessons[0], "docs/teaching", *lessons[1:], "pages/exercises"]
+    order += ["docs/reproduction", "docs/zoo", "docs/benchmarks", *guides]
+    order += ["api/index", "pages/glossary", "pages/bibliography"]
+    assert [page for page in pages if page in order] == order
 
 
 @pytest.mark.parametrize("number", range(1, 11))
@@ -135,8 +148,9 @@ def test_links_lead_to_a_page_and_a_place_that_exist(site):
 
 def test_explorer_has_the_present_checkpoints(site):
     for stem in MODELS.values():
-        content = (ROOT / "checkpoints" / f"{stem}.safetensors").read_bytes()
-        assert base64.b64encode(content).decode() in read(site / f"_static/explorer/{stem}.js")
+        found = pretrained.find(stem)
+        packed = json.dumps(exported.packed(found.config, found.load()))
+        assert packed in read(site / f"_static/explorer/{stem}.js")
 
 
 def test_pages_load_nothing_from_another_host(site):
@@ -155,6 +169,7 @@ def open_page(site, chromium):
             chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         )
         page = contexts[-1].new_page()
+        page.set_default_timeout(300_000)  # a busy machine is slow, not wrong
         page.troubles = []
         page.on("console", lambda m: m.type == "error" and page.troubles.append(m.text))
         page.on("pageerror", lambda error: page.troubles.append(str(error)))
@@ -240,17 +255,21 @@ def test_explorer_computes_what_torch_does(explorer):
         agrees(explorer, maelib.load(file), name)
 
 
-def test_explorer_takes_every_size_from_the_file(explorer, tmp_path):
+def test_explorer_takes_every_size_from_the_model(explorer):
     sizes = {"latent": 5, "channels": 6, "encoder_channels": (3, 4, 5), "encoder_hidden": 7}
     for decoder in ("pixelcnn", "resnet"):
         config = resolve("quick", "mnist", decoder=decoder, flow_pairs=1, flow_hidden=9, **sizes)
         model = build(config.network).eval()
         initialise(model, (torch.rand(50, 1, 28, 28) > 0.8).float(), torch.randn(50, 5))
-        header = {"run": "another", "config": asdict(config)}
-        save_file(model.state_dict(), tmp_path / decoder, {"maelib": json.dumps(header)})
-        content = base64.b64encode((tmp_path / decoder).read_bytes()).decode()
-        assert ask(explorer, "load", model=decoder, base64=content)["latent"] == 5
+        packed = exported.packed(config, model)
+        assert ask(explorer, "load", model=decoder, packed=packed)["latent"] == 5
         agrees(explorer, model, decoder)
+
+
+def test_model_that_the_explorer_does_not_compute_is_named():
+    config = resolve("quick", "mnist", z_path="skip")
+    with pytest.raises(ValueError, match=r"z_path is 'skip'; the explorer knows only input\."):
+        exported.packed(config, build(config.network))
 
 
 def pictures(page):
@@ -276,6 +295,29 @@ def test_swapped_codes_change_pixels_and_are_swapped_back(explorer):
     explorer.wait_for_function("document.querySelector('#ex-swap').ariaPressed === 'false'")
     explorer.evaluate("explorer.settled()")
     assert pictures(explorer) == before
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_widget_is_the_explorer_with_the_models_that_it_is_given(scheme, chromium, digits):
+    pytest.importorskip("ipywidgets")
+    config = resolve("smoke", "digits", "mae")
+    widget = exported.widget({"mine": (config, build(config.network).eval())}, digits)
+    context = chromium.new_context(color_scheme=scheme, offline=True)
+    page = context.new_page()
+    page.set_default_timeout(300_000)
+    page.set_content(widget.value)
+    frame = page.frames[1]
+    frame.evaluate("explorer.ready")
+    assert frame.text_content("#explorer-status") == "Ready."
+    assert "mae" in frame.text_content("#explorer-models")
+    before = pictures(frame)
+    frame.get_by_role("button", name="New noise").click()
+    frame.evaluate("explorer.settled()")
+    assert pictures(frame)["Picture 1 of mine"] != before["Picture 1 of mine"]
+    assert frame.locator(".ex-map ellipse").count() == exported.DIGITS
+    assert frame.evaluate(FAINT.replace("article", "body")) == []
+    context.close()
+    widget.close()
 
 
 def test_explorer_is_used_by_keyboard(explorer):

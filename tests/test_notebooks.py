@@ -1,3 +1,4 @@
+import platform
 import re
 import runpy
 from pathlib import Path
@@ -6,6 +7,7 @@ import jupytext
 import nbformat
 import papermill
 import pytest
+import torch
 from click.testing import CliRunner
 from papermill.cli import papermill as papermill_command
 from papermill.exceptions import PapermillExecutionError
@@ -130,11 +132,26 @@ def test_committed_outputs_are_complete_and_clean(path):
     book = nbformat.read(path.with_suffix(".ipynb"), 4)
     code = [cell for cell in book.cells if cell.cell_type == "code" and cell.source]
     assert all(cell.execution_count for cell in code)
+    assert "widgets" not in book.metadata  # the explorer's weights
     for output in outputs(book):
         assert output.output_type != "error"
         assert output.get("name") != "stderr"
         assert "/home/" not in str(output)
         assert str(path.parents[1]) not in str(output)
+
+
+def test_outputs_say_what_made_them(tmp_path):
+    path = tmp_path / "some.ipynb"
+    cell = nbformat.v4.new_code_cell("import ipywidgets\nipywidgets.HTML('some')")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    runpy.run_path(str(NOTEBOOKS[0].parents[1] / "docs" / "outputs.py"))["make"](path)
+    book = nbformat.read(path, 4)
+    (output,) = outputs(book)
+    made = output.metadata.maelib
+    assert (made.python, made.torch) == (platform.python_version(), torch.__version__)
+    assert made.keys() == {"date", "python", "torch", "hardware"}
+    assert len(book.cells) == 1
+    assert "widgets" not in book.metadata
 
 
 def parameters(book):

@@ -6,10 +6,10 @@ const newest = {}; // of each key, the last job that was asked for: it makes old
 let queue = Promise.resolve();
 
 const jobs = {
-  load({ model, base64 }) {
-    models[model] = load(base64);
+  async load({ model, packed }) {
+    models[model] = await load(packed);
     const { about, latent } = models[model];
-    return { run: about.run, preset: about.config.preset, latent };
+    return { about, latent };
   },
   encode: ({ model, images }) => images.map((image) => encode(models[model], image)),
   prior: ({ model, noise }) => fromPrior(models[model], noise),

@@ -1,6 +1,6 @@
 // The worker, and the data in the scripts beside this one.
 
-const HERE = new URL(".", document.currentScript.src);
+const HERE = document.currentScript.src; // nothing if the page holds this script
 const worker = new Worker(URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" })));
 const waiting = new Map();
 let asked = 0;

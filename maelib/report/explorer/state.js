@@ -3,7 +3,7 @@ import { ask } from "./ask.js";
 import { paint } from "./dom.js";
 import { uniforms } from "./noise.js";
 
-export const MODELS = ["MAE", "VLAE", "ResNet VAE"];
+export const MODELS = Object.keys(explorerData.files);
 
 export const state = {
   digits: [], // all that came with the page: {image, label}

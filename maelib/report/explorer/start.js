@@ -9,7 +9,6 @@ import { MODELS, about, state } from "./state.js";
 import { buildSliders, walkSection } from "./walk.js";
 
 async function start() {
-  await script("digits.js");
   const { source, images, labels } = explorerData.digits;
   state.digits = images.map((image, i) => ({ image: unpack(image), label: labels[i] }));
   state.chosen = [14, 6].map((i) => state.digits[i].image);
@@ -18,13 +17,11 @@ async function start() {
   place("explorer-digits", picker(0), picker(1), pad());
   for (const [i, model] of MODELS.entries()) {
     say(`Loading model ${i + 1} of ${MODELS.length} …`);
-    await script(explorerData.files[model]);
-    about[model] = await ask("load", { model, base64: explorerData.models[model] });
+    if (!explorerData.models[model]) await script(explorerData.files[model]);
+    about[model] = await ask("load", { model, packed: explorerData.models[model] });
     delete explorerData.models[model]; // the worker has it
   }
-  const named = MODELS.map(
-    (model) => `${model}: preset ${about[model].preset}, run ${about[model].run}`,
-  );
+  const named = MODELS.map((model) => `${model}: ${about[model].about}`);
   document.getElementById("explorer-models").textContent = named.join("; ");
   place("explorer-pair", controls(), pairSection());
   place("explorer-walk", walkSection());

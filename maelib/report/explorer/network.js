@@ -1,56 +1,36 @@
 // The networks of maelib in plain JavaScript: encoder, decoders and prior of the MNIST models.
 //
-// `load` reads a file of checkpoints/ (safetensors). Its header names the components, and the
-// tensors' shapes give all sizes. An image is 0s and 1s, row by row. A feature map is an object
-// {channels, height, width, data}, stored channel by channel.
+// `load` takes what `packed` of __init__.py makes of a model; its tensors' shapes give all sizes. An
+// image is 0s and 1s, row by row. A feature map is an object {channels, height, width, data}, stored
+// channel by channel.
 
-export function load(base64) {
-  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  const length = Number(view.getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + length)));
+export async function load({ about, decoder, latent, tensors: listed, numbers }) {
+  const values = await unpacked(numbers, listed);
   const tensors = {};
-  const { __metadata__: metadata, ...entries } = header;
-  const about = JSON.parse(metadata.maelib);
-  for (const [
-    name,
-    {
-      dtype,
-      shape,
-      data_offsets: [from, to],
-    },
-  ] of Object.entries(entries)) {
-    const start = 8 + length + from;
-    const size = dtype === "F16" ? 2 : 4;
-    const data = new Float32Array((to - from) / size);
-    for (let i = 0; i < data.length; i++) {
-      const at = start + i * size;
-      data[i] = size === 2 ? half(view.getUint16(at, true)) : view.getFloat32(at, true);
-    }
-    tensors[name] = { shape, data };
-  }
-  const network = about.config.network;
-  check(network);
-  const model = { about, network, tensors };
-  model.encoder = encoder(tensors);
-  model.decoder = { pixelcnn: pixelcnn, resnet: resnet }[network.decoder](tensors);
-  model.flow = network.prior === "flow" ? flow(tensors) : [];
-  model.latent = network.latent;
-  return model;
+  let at = 0;
+  for (const [name, [shape, count]] of Object.entries(listed))
+    tensors[name] = { shape, data: values.subarray(at, (at += count)) };
+  return {
+    about,
+    latent,
+    encoder: encoder(tensors),
+    decoder: { pixelcnn, resnet }[decoder](tensors),
+    flow: flow(tensors),
+  };
 }
 
-// The components that there are here. A file that names another one cannot be shown.
-const KNOWN = {
-  encoder: ["resnet"],
-  posterior: ["gaussian"],
-  prior: ["flow", "normal"],
-  decoder: ["pixelcnn", "resnet"],
-  z_path: ["input", undefined],
-};
-
-function check(network) {
-  for (const [part, names] of Object.entries(KNOWN))
-    if (!names.includes(network[part])) throw new Error(`${part} "${network[part]}" is not known`);
+// Inflates the numbers. The first bytes of all of them come first, then all second bytes, and so on.
+async function unpacked(text, listed) {
+  const deflated = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+  const stream = new Blob([deflated]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+  const count = Object.values(listed).reduce((total, [, own]) => total + own, 0);
+  const size = bytes.length / count;
+  const joined = new Uint8Array(bytes.length);
+  for (let i = 0; i < count; i++)
+    for (let b = 0; b < size; b++) joined[i * size + b] = bytes[b * count + i];
+  if (size === 4) return new Float32Array(joined.buffer);
+  return Float32Array.from(new Uint16Array(joined.buffer), half);
 }
 
 function half(bits) {
@@ -67,19 +47,23 @@ const elu = (x) => (x > 0 ? x : Math.exp(x) - 1);
 const relu = (x) => Math.max(x, 0);
 
 // A weight-normalised layer: w = gain * direction / |direction|, masked before the length is taken.
-// `mask(o, rest)` says whether an entry counts; `rest` indexes the entries of output o.
+// `mask(o, rest)` says whether an entry counts; `rest` indexes the entries of output o. Only those
+// that count are stored.
 function layer(tensors, name, mask = () => true) {
   const { shape, data } = tensors[`${name}.direction`];
   const gain = tensors[`${name}.gain`].data;
-  const each = data.length / shape[0];
-  const weight = new Float32Array(data.length);
+  const each = shape.slice(1).reduce((product, length) => product * length, 1);
+  const all = Array.from({ length: each }, (_, i) => i);
+  const weight = new Float32Array(shape[0] * each);
+  let from = 0;
   for (let o = 0; o < shape[0]; o++) {
-    let square = 0;
-    for (let i = 0; i < each; i++) if (mask(o, i)) square += data[o * each + i] ** 2;
+    const places = all.filter((i) => mask(o, i));
+    const stored = data.subarray(from, (from += places.length));
+    const square = stored.reduce((sum, value) => sum + value ** 2, 0);
     const scale = gain[o] / Math.sqrt(Math.max(square, 1e-12));
-    for (let i = 0; i < each; i++)
-      if (mask(o, i)) weight[o * each + i] = data[o * each + i] * scale;
+    places.forEach((i, n) => (weight[o * each + i] = stored[n] * scale));
   }
+  if (from !== data.length) throw new Error(`${name} has a mask that is not known`);
   return { shape, weight, bias: tensors[`${name}.bias`].data };
 }
 
