@@ -12,6 +12,7 @@ from operator import methodcaller
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from tqdm.asyncio import tqdm as console_tqdm
 from tqdm.auto import tqdm
 
 from maelib.internal.files import read_json, reading, typed, write_json
@@ -153,7 +154,9 @@ def observer(folder: Path, profile: bool = False) -> Iterator[Observer]:
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[[int, int], None]]:
     """A function of what is done and how much there is; TQDM_DISABLE=1 makes it silent."""
-    quiet = bool(os.environ.get("TQDM_DISABLE")) or None  # None: silent without a terminal
+    quiet = bool(os.environ.get("TQDM_DISABLE"))
+    if tqdm is console_tqdm:  # not a notebook, whose stream is no terminal
+        quiet = quiet or None  # None: silent without a terminal
     with tqdm(desc=label, leave=False, disable=quiet) as bar:
 
         def show(done: int, total: int) -> None:
