@@ -299,7 +299,6 @@ def test_swapped_codes_change_pixels_and_are_swapped_back(explorer):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_widget_is_the_explorer_with_the_models_that_it_is_given(scheme, chromium, digits):
-    pytest.importorskip("ipywidgets")
     config = resolve("smoke", "digits", "mae")
     widget = exported.widget({"mine": (config, build(config.network).eval())}, digits)
     context = chromium.new_context(color_scheme=scheme, offline=True)

@@ -15,6 +15,7 @@ from string import Template
 
 import numpy as np
 import torch
+from ipywidgets import HTML
 
 from maelib.config import Config
 from maelib.data.split import Dataset
@@ -52,14 +53,11 @@ def write(folder: Path, models: Models, images: Dataset) -> None:
         (folder / files[name]).write_text(setting, encoding="utf-8")
 
 
-def widget(models: Models, images: Dataset):
-    """The explorer as an ipywidgets widget, which no network and no kernel has to serve.
+def widget(models: Models, images: Dataset) -> HTML:
+    """The explorer for a notebook. Once it is shown, it needs neither a network nor the kernel.
 
-    Weights are rounded to float16 only if that changes none; ValueError for a model with a
-    component that the explorer does not know.
+    ValueError for a model with a component that the explorer does not compute.
     """
-    from ipywidgets import HTML  # here, so that the site needs no Jupyter
-
     frame = (
         f'<iframe title="Explorer" srcdoc="{escape(page(models, images))}" '
         'style="width: 100%; height: 46rem; border: 0"></iframe>'
