@@ -30,6 +30,19 @@ def timings() -> str:
     return _markdown(minutes["t"].agg(["count", "min", "median", "max"]).round(1).reset_index())
 
 
+def notebook_times() -> str:
+    """benchmarks/notebooks.json: minutes that the cells of each notebook took."""
+    path = ROOT / "benchmarks" / "notebooks.json"
+    if not path.exists():
+        return NOT_MEASURED
+    measured = pd.read_json(path, orient="index")
+    minutes = (measured[["running", "training"]] / 60).round(1).add_suffix(" (minutes)")
+    machines = (measured["threads"].astype(str) + " thread(s) on " + measured["hardware"]).unique()
+    note = "Training is what the models took that a notebook found trained: without them, add it."
+    table = _markdown(minutes.rename_axis("notebook").reset_index())
+    return f"{table}\n\n{note}\nMeasured with {' and '.join(machines)}."
+
+
 def presets(dataset: str) -> str:
     """The options in which the presets differ, for the kind of images of ``dataset``."""
     configs, rows = [resolve(preset, dataset) for preset in PRESETS], []
