@@ -4,7 +4,7 @@ PRESET ?= quick
 BIN := .venv/bin
 # A process for each core, each with a part of the files and one thread.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
-STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09)))
+STRICT_NOTEBOOKS := $(wildcard $(addprefix notebooks/,$(addsuffix _*.ipynb,00 01 02 03 09 10)))
 
 # Where HOME cannot be written, caches go to the build folder.
 ifneq ($(shell test -w "$$HOME" && echo writable),writable)

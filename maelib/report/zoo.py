@@ -83,7 +83,8 @@ def plane(records: list[Record]) -> Figure:
         ax.scatter(found[x], found[y], c=[_colour(name) for name in found.index], zorder=2)
         places = found[[x, y]].drop_duplicates()
         names = [ax.text(*place, name, fontsize=8) for name, place in places.iterrows()]
-        adjust_text(names, found[x], found[y], ax=ax, iter_lim=200)
+        line = {"arrowstyle": "-", "color": "grey", "lw": 0.6}
+        adjust_text(names, found[x], found[y], ax=ax, iter_lim=200, arrowprops=line)
     left, right = axes
     equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
     left.set_title("Rate and distortion of each remedy", fontsize=10)
