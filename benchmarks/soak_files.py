@@ -9,14 +9,14 @@ import io
 import json
 import pickle
 import shutil
-import socketserver
 import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from torchvision.datasets import Omniglot
 from maelib import config, origin
 from maelib.data import cifar10, download, mnist, omniglot, own
 from maelib.data.dataset import Dataset
-from maelib.internal.files import sha256, write_bytes, write_json
+from maelib.internal.files import read_json, sha256, write_bytes, write_json
 from maelib.measure.evaluation import test_images
 from maelib.measure.kept import Kept
 from maelib.report import claims, tables
@@ -53,61 +53,42 @@ class Reader:
     path: Path
     read: Callable[[], object]
     tries: int = 200
-    also: list = field(default_factory=list)  # right as well, beside what the intact file gives
     has_digest: bool = True  # else nothing tells whether what is read is right
-
-
-def every_reader(folder: Path) -> Iterator[Reader]:
-    """The readers of all kinds of files, which are written in ``folder``."""
-    kinds = (run_files, mnist_files, cifar_files, omniglot_files, own_files, replies)
-    with pytest.MonkeyPatch.context() as change:
-        for kind in kinds:
-            yield from kind(folder / kind.__name__, change)
 
 
 def run_files(folder: Path, _: pytest.MonkeyPatch) -> list[Reader]:
     """The files of one finished run with two checkpoints, and of its exported model."""
     settings = config.resolve("smoke", "digits")
     record, model, images = run(settings, out_dir=folder, checkpoint_minutes=0.0, log=str)
-    home = folder / "smoke" / record.name
-    bare = folder / "bare" / record.name  # whose model cannot be restored
+    home, bare = (folder / preset / record.name for preset in ("smoke", "bare"))
     shutil.copytree(home, bare, ignore=shutil.ignore_patterns("checkpoints"))
-    first, last = sorted((home / "checkpoints").iterdir())
-    before = folder / "before" / record.name / "checkpoints"  # without the last one
-    shutil.copytree(first, before / first.name)
+    result, last = bare / "result.json", max((home / "checkpoints").iterdir())
     exported = pretrained.export(model, record, test_images(images.test.images[:20]), folder).path
-    result = bare / "result.json"
-    content = json.loads(result.read_bytes())
-    unsealed = {name: content[name] for name in content if name not in ("sealed", "sha256")}
-    older = put(folder / "older" / f"{record.name}.json", json.dumps(unsealed).encode())
+    unsealed = json.dumps(read_json(result)).encode()
+    older = put(folder / "older" / f"{record.name}.json", unsealed)
     kept = Kept(folder / "nll.json", {"model": record.model})
     kept.write(8, torch.ones(3))
 
-    def state(store: Path = home / "checkpoints") -> tuple:
-        found = restore(settings, store, CPU)
+    def state() -> tuple:
+        found = restore(settings, last.parent, CPU)
         return found.progress, fingerprint(found.best.state_dict())
-
-    def earlier() -> dict:
-        return campaign._earlier(folder / "campaign.json", CPU, "smoke")
 
     def weights() -> tuple:
         found = pretrained.read_header(exported)
         return found, fingerprint(found.load().state_dict())
 
-    fresh, slots = earlier(), folder / "campaign.json"
-    write_json(slots, fresh | {"epochs": 3, "pace": {"way": "eager"}})
-    damaged = monitor.Status("smoke", record.name, "damaged")
+    slots = partial(campaign._earlier, folder / "campaign.json", CPU, "smoke")
+    write_json(folder / "campaign.json", slots() | {"epochs": 3, "pace": {"way": "eager"}})
     return [
         Reader("result.json", result, lambda: records.read(result), 1500),
-        Reader("results in tables", result, lambda: reported(bare), 200, [""]),
+        Reader("results in tables", result, lambda: reported(bare)),
         Reader("results to begin with", result, lambda: origin.find(str(bare)), 400),
         Reader("results without a digest", older, lambda: reported(older.parent), has_digest=False),
-        Reader("progress.json", home / "progress.json", lambda: monitor.status(home), 600,
-               [damaged]),
-        Reader("nll.json", kept.path, lambda: kept.read(8), 200, [[]]),
-        Reader("campaign.json", slots, earlier, 60, [fresh]),
-        Reader("state.json", last / "state.json", state, 100, [state(before)]),
-        Reader("checkpoint", last / "best.safetensors", state, 60, [state(before)]),
+        Reader("progress.json", home / "progress.json", lambda: monitor.status(home), 600),
+        Reader("nll.json", kept.path, lambda: kept.read(8)),
+        Reader("campaign.json", folder / "campaign.json", slots, 60),
+        Reader("state.json", last / "state.json", state, 100),
+        Reader("checkpoint", last / "best.safetensors", state, 60),
         Reader("model.safetensors", bare / "model.safetensors",
                lambda: fingerprint(load_model(bare).state_dict()), 400),
         Reader("pretrained model", exported, weights, 400),
@@ -126,7 +107,7 @@ def mnist_files(folder: Path, change: pytest.MonkeyPatch) -> Iterator[Reader]:
     """MNIST's IDX files, plain and packed, and its fixed binarisation."""
     for name in mnist.FILES:
         shape = (5, 28, 28) if "images" in name else (5,)
-        head = b"".join(n.to_bytes(4, "big") for n in (0x800 + len(shape), *shape))
+        head = np.array([0x800 + len(shape), *shape], ">u4").tobytes()
         plain = put(folder / "idx" / name, head + noise(*shape).tobytes())
         packed = put(folder / "gz" / f"{name}.gz", gzip.compress(plain.read_bytes()))
         change.setitem(mnist.FILES, name, sha256(plain))
@@ -188,35 +169,29 @@ def replies(folder: Path, change: pytest.MonkeyPatch) -> Iterator[Reader]:
     """What a server answers, after which another one is asked: the file arrives in any case."""
     change.delenv("MAELIB_OFFLINE", raising=False)
     body = noise(200).tobytes()
-    whole = put(folder / "whole", OK + b"Content-Length: 200\r\n\r\n" + body)
+    good = put(folder / "good", OK + b"Content-Length: 200\r\n\r\n" + body)
     chunks = OK + b"Transfer-Encoding: chunked\r\n\r\nc8\r\n" + body + b"\r\n0\r\n\r\n"
-    good, chunked = put(folder / "good", whole.read_bytes()), put(folder / "chunked", chunks)
-    with server(folder) as address:
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # byte for byte the file of that name
+            with suppress(OSError):
+                self.wfile.write((folder / self.path[1:]).read_bytes())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        urls = f"http://127.0.0.1:{server.server_port}/{{}}".format
 
         def read(bad: Path) -> bytes:
-            urls, digest = [address + bad.name, address + good.name], hashlib.sha256(body)
-            return download.fetch(urls, [folder], "file", digest.hexdigest()).read_bytes()
+            sources, digest = [urls(bad.name), urls(good.name)], hashlib.sha256(body).hexdigest()
+            return download.fetch(sources, [folder], "file", digest).read_bytes()
 
-        yield Reader("reply of known length", whole, partial(read, whole), 60)
-        yield Reader("reply in chunks", chunked, partial(read, chunked), 60)
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """The address of a server whose answers are, byte for byte, the files in ``folder``."""
-
-    class Answer(socketserver.StreamRequestHandler):
-        def handle(self) -> None:
-            with suppress(OSError):
-                name = self.rfile.readline().split()[1].decode()
-                while self.rfile.readline().strip():
-                    pass
-                self.wfile.write((folder / name[1:]).read_bytes())
-
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer) as loopback:
-        threading.Thread(target=loopback.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{loopback.server_address[1]}/"
-        loopback.shutdown()
+        for name, answer in (("of known length", good.read_bytes()), ("in chunks", chunks)):
+            bad = put(folder / "bad", answer)
+            yield Reader(f"reply {name}", bad, partial(read, bad), 60)
+        server.shutdown()
 
 
 def data_set(name: str, path: Path, load: Callable[..., Dataset], tries: int = 200) -> Reader:
@@ -240,3 +215,7 @@ def png(pixels: np.ndarray) -> bytes:
     content = io.BytesIO()
     Image.fromarray(pixels).save(content, "png")
     return content.getvalue()
+
+
+# Each makes the readers of some kinds of files, which it writes into a folder.
+KINDS = (run_files, mnist_files, cifar_files, omniglot_files, own_files, replies)

@@ -14,6 +14,12 @@ QUIET = [
 ]  # fmt: skip
 
 
+def pytest_collection_modifyitems(items):
+    """A report (--junitxml) says what a test marked ``fault`` breaks."""
+    for item in items:
+        item.user_properties += [("fault", mark.args[0]) for mark in item.iter_markers("fault")]
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)

@@ -84,8 +84,11 @@ def start(folder, *more, **options):
 
 def reproduce(folder, *more):
     """The command's output and exit status."""
-    process = start(folder, *more)
-    said, _ = process.communicate(timeout=600)
+    with start(folder, *more) as process:
+        try:
+            said, _ = process.communicate(timeout=600)
+        finally:
+            process.terminate()  # it may be late
     return said, process.returncode
 
 
