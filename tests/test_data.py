@@ -3,6 +3,7 @@ import hashlib
 import io
 import pickle
 import shutil
+import signal
 import socketserver
 import tarfile
 import threading
@@ -28,7 +29,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 class Bad(socketserver.StreamRequestHandler):
-    """Answers as the path says; if it says slow, with one byte more at a time, for ever."""
+    """Answers as the path says; if it says slow, with one byte more at a time, for 10 seconds."""
+
+    said_all = False
 
     def handle(self):
         name = self.rfile.readline().split()[1].decode().strip("/").replace("%20", " ")
@@ -36,9 +39,10 @@ class Bad(socketserver.StreamRequestHandler):
             pass
         with suppress(OSError):
             self.wfile.write(ANSWERS[name])
-            while name.startswith("slow"):
+            for _ in range(200 if name.startswith("slow") else 0):
                 time.sleep(0.05)
                 self.wfile.write(b"x")
+            Bad.said_all = True
 
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -204,6 +208,21 @@ def test_one_byte_at_a_time_uses_up_the_time_of_all_mirrors(
     with pytest.raises(download.DownloadError, match="file was not found"):
         download.fetch(urls, [store], "file", None, 0.5)
     assert list(store.iterdir()) == []
+
+
+@pytest.mark.fault("Ctrl-C, SIGTERM, time is up")
+def test_ctrl_c_ends_a_download_at_once(bad_server, online, tmp_path, monkeypatch):
+    monkeypatch.setattr(Bad, "said_all", False)
+
+    def interrupted():
+        this = threading.get_ident()
+        threading.Timer(0.5, signal.pthread_kill, (this, signal.SIGINT)).start()
+        download.fetch([f"{bad_server}slow%20body"], [tmp_path], "file", None)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert not Bad.said_all
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_mirror_with_https_is_asked_first(serve, online, tmp_path):

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from maelib.internal.files import whole
@@ -42,15 +41,17 @@ def fetch(
     mirrors together. DownloadError if every one fails, whatever it answers, or MAELIB_OFFLINE is
     set.
     """
+    from anyio.from_thread import start_blocking_portal
+
     root = next((root for root in roots if _writable(root)), None)
     problem = "downloads are off" if root else "no data folder is writable"
     offline = os.environ.get("MAELIB_OFFLINE") or root is None
     end = time.monotonic() + seconds
     for url in [] if offline else sorted(urls, key=lambda u: not u.startswith("https:")) * ROUNDS:
         try:
-            with whole(root / name) as part, ThreadPoolExecutor(1) as thread:
-                # In a thread of its own, since a notebook's runs an event loop already.
-                thread.submit(asyncio.run, _receive(url, part, digest, end)).result()
+            # In a thread of its own, since a notebook's runs an event loop already.
+            with whole(root / name) as part, start_blocking_portal() as thread:
+                thread.call(_receive, url, part, digest, end)
             return root / name
         except Exception as failure:  # a bad server makes the client raise what it likes
             said = str(failure) or type(failure).__name__
