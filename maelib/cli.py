@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         commands.run(options.pop("command"), options)
-        sys.stdout.flush()
+        print(end="", flush=True)  # also where there is no sys.stdout
     except BrokenPipeError:  # as of ``maelib data digits | head -1``
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

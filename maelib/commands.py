@@ -5,7 +5,7 @@ It imports no torch before a command runs, so that help is fast.
 
 import argparse
 from dataclasses import dataclass, replace
-from os.path import expanduser
+from os.path import expanduser, realpath
 from pathlib import Path
 
 from maelib.config import PRESETS, objective_classes, options_of, resolve
@@ -216,7 +216,7 @@ def _export(name: str, where: Device) -> None:
     from maelib.runs.run import pick_device
     from maelib.runs.weights import load_model
 
-    device, folder = pick_device(where.device), Path(name).resolve()
+    device, folder = pick_device(where.device), Path(realpath(name))
     model, record = load_model(folder, device), records.read(folder / "result.json")
     images = dataset.load(record.config.data.name).test.images[: pretrained.IMAGES]
     written = pretrained.export(model, record, test_images(images.to(device)))
@@ -247,7 +247,7 @@ def _opened(name: str, where: Device) -> tuple:
     from maelib.runs.run import pick_device
     from maelib.runs.weights import load_model
 
-    device, folder = pick_device(where.device), Path(name).resolve()
+    device, folder = pick_device(where.device), Path(realpath(name))
     if name and folder.is_dir():
         return load_model(folder, device), records.read(folder / "result.json").config
     if not name:

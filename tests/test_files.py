@@ -14,7 +14,7 @@ import torch
 from helpers import CPU, silent, smoke
 
 from maelib import cli
-from maelib.internal.files import read_json, write_text
+from maelib.internal.files import contents, read_json, write_json, write_text
 from maelib.runs import pretrained
 from maelib.runs import record as records
 from maelib.runs.run import run
@@ -116,6 +116,9 @@ def test_a_damaged_model_is_restored_from_the_last_checkpoint(two, folders, dama
         lambda content: content["per_image"].update(nll=3),
         lambda content: content["evaluation"].update(nll_images="../../x"),
         lambda content: content.update(history={}),
+        lambda content: content.update(history=[{"step": 1}]),
+        lambda content: content["provenance"].update(commit=1),
+        lambda content: content["provenance"].update(train_seconds="x"),
         lambda content: content.update(colour="red"),
         lambda content: content["config"].update(seed=-1),
     ],
@@ -191,6 +194,21 @@ def test_a_file_of_any_size_is_not_read_into_memory(tmp_path):
         read_json(path)
 
 
+def test_a_file_that_grows_is_read_as_long_as_it_was(tmp_path, monkeypatch):
+    def grow(_):
+        return path.open("ab").write(b"more")
+
+    (path := tmp_path / "x").write_bytes(b"some")
+    monkeypatch.setattr("stat.S_ISREG", grow)
+    assert contents(path) == b"some"
+
+
+def test_a_name_that_no_file_can_hold_is_refused_before_training(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json would hold what JSON cannot \(.*utf-8"):
+        write_json(tmp_path / "config.json", {"name": os.fsdecode(b"\xff")})
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_flipped_bit_of_a_state_changes_the_curves(two, folders):
     path = next((folders[0] / "checkpoints").glob("*/state.json"))
     whole = path.read_bytes()
@@ -244,6 +262,13 @@ def test_the_commit_is_that_of_this_code_whatever_the_environment_says(tmp_path,
         subprocess.run(["git", *who, *command], cwd=tmp_path, check=True)
     monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
     assert records.commit() == expected
+
+
+def test_git_may_answer_in_any_encoding(tmp_path, monkeypatch):
+    (git := tmp_path / "git").write_text("#!/bin/sh\nprintf '\\377'")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert records.commit().endswith("-dirty")
 
 
 def test_a_package_in_another_s_ignored_folder_has_no_commit(tmp_path):

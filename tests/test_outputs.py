@@ -196,6 +196,13 @@ def test_text_from_files_is_shown_and_never_run(tmp_path):
     assert not set(plain) & set("\\%&#$_{}~^")
 
 
+def test_a_caption_is_one_paragraph_without_links(tmp_path):
+    tables.write(pd.DataFrame({"model": ["x"]}), "commit a\n\n# [b](c)", tmp_path / "t")
+    markdown, latex = ((tmp_path / f"t.{end}").read_text() for end in ("md", "tex"))
+    assert markdown.endswith("\n\ncommit a # [b]\\(c)\n")
+    assert r"\caption{commit a \# [b](c)}" in latex
+
+
 def test_tables_are_utf_8_whatever_the_locale(tmp_path):
     code = (
         "import sys, pandas; from pathlib import Path; from maelib.report import tables\n"

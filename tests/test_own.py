@@ -179,7 +179,9 @@ def test_an_array_of_unfit_pictures_is_one_sentence(content, sentence, tmp_path)
 
 def test_a_path_that_holds_no_pictures_lists_what_there_is(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
-    for path in (tmp_path / "nowhere", tmp_path / "notes.txt"):
+    (tmp_path / "loop").symlink_to("loop")
+    np.save(tmp_path / os.fsdecode(b"\xff.npy"), np.zeros((20, 16, 16), np.uint8))
+    for path in ("nowhere", *sorted(tmp_path.iterdir()), "~nobody-of-this-name/x"):
         with pytest.raises(ValueError, match=r"one of auto, mnist.*or the path of your own"):
             config.resolve("smoke", str(path))
 
@@ -332,10 +334,13 @@ def test_a_model_refuses_images_of_another_shape_or_range(finished, change):
             call(change(x))
 
 
-def test_a_closed_pipe_is_no_error():
+def test_a_closed_output_is_no_error():
     command = f"{shlex.quote(sys.executable)} -m maelib data digits | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("d", "")
+    command = command.replace("| head -c 1", ">&-")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_run_may_begin_with_another_model_s_weights_and_its_key_says_so(finished, tmp_path):

@@ -237,6 +237,12 @@ def test_command_line_errors_are_one_line_and_status_2(arguments, message, capsy
     assert len(error.splitlines()) == 1
 
 
+def test_a_link_to_itself_is_no_run(tmp_path, capsys):
+    (loop := tmp_path / "loop").symlink_to(loop)
+    assert cli.main(["evaluate", str(loop)]) == cli.main(["export", str(loop)]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
 def test_home_and_relative_paths_mean_the_same_from_every_folder(tmp_path, monkeypatch):
     project = tmp_path / "project"
     (project / "maelib").mkdir(parents=True)

@@ -4,6 +4,7 @@ All of them are square, of one size, and either all grey or all in RGB. A folder
 the array ``labels`` of a .npz file, are the labels; without them every label is 0.
 """
 
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +26,13 @@ Picture = UInt8[np.ndarray, "channels side side"]
 
 def find(path: str | Path) -> Path:
     """The absolute path of own pictures; ValueError, naming the data sets, if it holds none."""
-    found = resolved(path).resolve()
-    if not (found.is_dir() or (found.is_file() and found.suffix in ARRAYS)):
+    found = Path(realpath(resolved(path)))
+    is_text = str(found) == str(found).encode(errors="replace").decode()
+    if not (is_text and (found.is_dir() or (found.is_file() and found.suffix in ARRAYS))):
         names = ", ".join((AUTO, *DATASETS))
         raise ValueError(
             f"dataset is {str(path)!r}; it must be one of {names}, or the path of your own "
-            "pictures: a folder, or a .npz or .npy file."
+            "pictures: a folder, or a .npz or .npy file, with a name in UTF-8."
         )
     return found
 

@@ -23,12 +23,13 @@ def sha256(path: Path) -> str:
 
 def contents(path: Path) -> bytes:
     """A file's bytes; OSError if it is a pipe, for example, and ValueError if it is too large."""
-    about = path.stat()
-    if not stat.S_ISREG(about.st_mode):
-        raise OSError("it is no regular file")
-    if about.st_size > LARGEST:
-        raise ValueError(f"it has more than {LARGEST:,} bytes")
-    return path.read_bytes()
+    with open(path, "rb", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK)) as file:
+        about = os.fstat(file.fileno())  # of the file that is read, whatever takes its place
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("it is no regular file")
+        if about.st_size > LARGEST:
+            raise ValueError(f"it has more than {LARGEST:,} bytes")
+        return file.read(about.st_size)
 
 
 @contextmanager
@@ -60,7 +61,7 @@ def sealed(content: dict[str, Any]) -> str:
     That it is sealed stands at the other end, so that no single loss takes both away.
     """
     whole = {"sealed": True, **content, "sha256": _digest(content)}
-    return json.dumps(whole, indent=1, allow_nan=False)
+    return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)
 
 
 def unsealed(text: bytes) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield part
         part.replace(path)
     except OSError as problem:
-        if problem.errno and problem.filename is None:  # of a full disk, for example
+        if problem.errno:  # else it is no error of a file
             problem.filename = str(path)
         raise
     finally:
@@ -119,11 +120,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write JSON that holds its own SHA-256; ValueError if a number is not finite."""
+    """Write JSON with its SHA-256; ValueError if a number is not finite or a text not UTF-8."""
     try:
         write_text(path, sealed(content) + "\n")
     except ValueError as problem:
-        raise ValueError(f"{path.name} would hold a number that is not finite.") from problem
+        raise ValueError(f"{path.name} would hold what JSON cannot ({problem}).") from problem
 
 
 def remove_partials(folder: Path, age: float = 0.0) -> None:

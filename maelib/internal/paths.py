@@ -17,7 +17,7 @@ def project_root() -> Path:
 
 def resolved(path: str | Path) -> Path:
     """A path as a person wrote it: ``~`` is home, and a relative path starts at the project."""
-    return project_root() / Path(path).expanduser()
+    return project_root() / os.path.expanduser(path)
 
 
 def data_roots() -> list[Path]:

@@ -133,7 +133,7 @@ def write(table: pd.DataFrame, text: str, stem: Path) -> None:
 
     Whatever stands in the cells and the caption is shown as it is, never as markup.
     """
-    cells = table.astype(str)
+    cells, text = table.astype(str), " ".join(text.split())
     escaped = cells.map(in_markdown).rename(columns=in_markdown)
     markdown = escaped.to_markdown(index=False, disable_numparse=True)
     write_text(stem.with_suffix(".md"), f"{markdown}\n\n{in_markdown(text)}\n")
@@ -147,7 +147,8 @@ def write(table: pd.DataFrame, text: str, stem: Path) -> None:
 
 def in_markdown(text: str) -> str:
     """Text that Markdown shows as it is, also in the cell of a table."""
-    return html.escape(text, quote=False).replace("|", "\\|").replace("`", "\\`")
+    plain = html.escape(text, quote=False).replace("](", "]\\(")
+    return plain.replace("|", "\\|").replace("`", "\\`")
 
 
 def _table(name: str, measures: Sequence[str], records: list[Record]) -> pd.DataFrame:

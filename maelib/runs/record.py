@@ -11,6 +11,7 @@ import torch
 
 from maelib.config import Config, from_json
 from maelib.internal.files import read_json, reading, typed, write_json
+from maelib.internal.options import NOUNS
 from maelib.measure import EVALUATION_VERSION
 from maelib.training import TRAINING_VERSION
 
@@ -24,6 +25,7 @@ REQUIRED = {  # whatever else there is
     "provenance": {"commit", "train_seconds"},
 }
 COUNTS = REQUIRED["evaluation"] | {"nll_k_all", "pair_batch", "collapse_images", "clustering_runs"}
+KINDS = {"commit": str, "train_seconds": float, **dict.fromkeys(COUNTS, int)}
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,11 @@ def _check(record: Record) -> None:
     for part, names in REQUIRED.items():
         if missing := names - getattr(record, part).keys():
             raise ValueError(f"its {part} has no {min(missing)}")
-    for name in COUNTS & record.evaluation.keys():
-        if type(record.evaluation[name]) is not int:
-            raise ValueError(f"its {name} is not a whole number")
+    for name, value in (record.evaluation | record.provenance).items():
+        if (kind := KINDS.get(name)) and type(value) is not kind:
+            raise ValueError(f"its {name} is not {NOUNS[kind]}")
+    if not record.history or not all("val_elbo" in row for row in record.history):
+        raise ValueError("its history has no val_elbo")
     record.caption()  # fails where something is missing
     config, digest = record.config, record.data["digest"]
     named = record.data["name"] == config.data.name and record.name == config.name(digest)
@@ -165,7 +169,7 @@ def commit() -> str:
 
 def _git(*arguments: str) -> str:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    quiet = {"cwd": Path(__file__).parent, "stderr": subprocess.DEVNULL, "text": True}
+    quiet = {"cwd": Path(__file__).parent, "stderr": subprocess.DEVNULL, "errors": "replace"}
     try:
         return subprocess.check_output(["git", *arguments], env=plain, **quiet).strip()
     except (OSError, subprocess.CalledProcessError):
