@@ -196,7 +196,8 @@ def test_a_file_of_any_size_is_not_read_into_memory(tmp_path):
 
 def test_a_file_that_grows_is_read_as_long_as_it_was(tmp_path, monkeypatch):
     def grow(_):
-        return path.open("ab").write(b"more")
+        with path.open("ab") as file:
+            return file.write(b"more")
 
     (path := tmp_path / "x").write_bytes(b"some")
     monkeypatch.setattr("stat.S_ISREG", grow)

@@ -61,8 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Path) -> int:
     cores = [] if any(word.startswith("--profile") for word in more) else ["--cores", "all"]
     config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}", f"group={group}"]
-    results = Path("results") / preset
-    anew = [str(path) for path in damaged(results, root)]
+    anew = [str(path) for path in damaged(root) if path.parent.name == preset]
     common = [*cores, *more, *config, *(["--forcerun", *anew] if anew else [])]
     with exclusive_lock(root) as handle:
         if DRY & set(more):
@@ -71,16 +70,16 @@ def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Pat
         code = _snakemake(common, root, handle, board)
         if 0 < code < 128:
             _snakemake(["report", *common], root, handle, Board(board.runs))
-        elif not code and damaged(results, root):  # no run makes that file
+        elif not code and damaged(root):  # no run of this preset makes that file
             code = 1
     _sum_up(board, code, preset, root)
     return code
 
 
-def damaged(folder: Path, root: Path) -> list[Path]:
-    """The files in ``folder`` of ``root`` that are no results, each of which is named."""
+def damaged(root: Path) -> list[Path]:
+    """The files in ``root``/results that are no results, each of which is named."""
     found = []
-    for path in sorted((root / folder).glob("*.json")):
+    for path in sorted(root.glob("results/*/*.json")):
         try:
             records.read(path)
         except ValueError as problem:
