@@ -1,7 +1,6 @@
 """README.md and docs/: what is generated in them is what results/ and benchmarks/ say today."""
 
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from maelib.experiments import EVERYTHING
 from maelib.measure import collapse
 from maelib.report import paper
 from maelib.runs import pretrained
-from maelib.runs.record import collect
 
 ROOT = Path(__file__).parents[1]
 GENERATED = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,17 +25,6 @@ def test_generated_tables_are_up_to_date():
         [*command, *map(str, GENERATED)], cwd=ROOT, capture_output=True, text=True
     )
     assert checked.returncode == 0, f"{checked.stdout}{checked.stderr} run make docs"
-
-
-def test_a_notebook_s_time_has_the_training_that_it_found_done():
-    times = runpy.run_path(str(ROOT / "benchmarks" / "notebook_times.py"))["times"]
-    record = collect(ROOT / "results")[0]
-    said = nbformat.v4.new_output("stream", text=f"finished run found: {record.name}\n")
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[said])])
-    with pytest.raises(ValueError, match="papermill"):
-        times(book)
-    book.metadata["papermill"] = {"duration": 12.34}
-    assert times(book) == {"running": 12.3, "training": record.provenance["train_seconds"]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,3 +1,4 @@
+import json
 import platform
 import re
 import runpy
@@ -15,6 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 from maelib import config
 from maelib.experiments import EVERYTHING
 from maelib.experiments import NOTEBOOKS as TRAINED_BY
+from maelib.runs.record import collect
 from maelib.workflow import plan
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.md"))
@@ -140,18 +142,21 @@ def test_committed_outputs_are_complete_and_clean(path):
         assert str(path.parents[1]) not in str(output)
 
 
-def test_outputs_say_what_made_them(tmp_path):
-    path = tmp_path / "some.ipynb"
-    cell = nbformat.v4.new_code_cell("import ipywidgets\nipywidgets.HTML('some')")
-    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
-    runpy.run_path(str(NOTEBOOKS[0].parents[1] / "docs" / "outputs.py"))["make"](path)
+def test_outputs_say_what_made_them_and_how_long_it_took(tmp_path):
+    path, times = tmp_path / "some.ipynb", tmp_path / "times.json"
+    record = collect(NOTEBOOKS[0].parents[1] / "results")[0]
+    say = f"import ipywidgets\nprint('finished run found: {record.name}')\nipywidgets.HTML('some')"
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(say)]), path)
+    runpy.run_path(str(NOTEBOOKS[0].parents[1] / "docs" / "outputs.py"))["make"](path, times)
     book = nbformat.read(path, 4)
-    (output,) = outputs(book)
-    made = output.metadata.maelib
+    made = outputs(book)[1].metadata.maelib
     assert (made.python, made.torch) == (platform.python_version(), torch.__version__)
     assert made.keys() == {"date", "python", "torch", "hardware"}
     assert len(book.cells) == 1
     assert "widgets" not in book.metadata
+    took = json.loads(times.read_text())["some"]
+    assert took["training"] == record.provenance["train_seconds"]
+    assert took["running"] > 0
 
 
 def parameters(book):
