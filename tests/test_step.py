@@ -205,10 +205,21 @@ def test_a_way_that_computes_something_else_is_refused(monkeypatch, wrong):
     assert (way, take) == ("eager", train_step)
 
 
-def test_a_way_that_takes_too_long_is_given_up(monkeypatch):
+@pytest.mark.parametrize("reported", [False, True])
+def test_a_way_that_takes_too_long_is_given_up(monkeypatch, reported):
+    """Also if the compiler, which the alarm interrupts, reports it in words of its own."""
     state, step, first = begun()
-    monkeypatch.setattr(ladder, "SECONDS", 0.05)
-    monkeypatch.setitem(ladder.MAKERS, "compiled", lambda *_: time.sleep(60))
+
+    def slow(*_):
+        try:
+            time.sleep(60)
+        except TimeoutError:
+            if reported:
+                raise RuntimeError("did not complete within Nones") from None
+            raise
+
+    monkeypatch.setitem(ladder.SECONDS, "cpu", 0.05)
+    monkeypatch.setitem(ladder.MAKERS, "compiled", slow)
     with pytest.warns(UserWarning, match="it is not ready after 0.05 seconds"):
         assert ladder.choose(state, step, first[:5], ("compiled", "eager")) == ("eager", train_step)
 
@@ -217,6 +228,14 @@ def test_a_way_that_takes_too_long_is_given_up(monkeypatch):
 def test_a_loss_that_changes_with_time_is_stepped_plainly(objective):
     state, step, _ = begun(objective)
     assert ladder.ways("compiled-captured", state, step) == ("eager",)
+
+
+@pytest.mark.parametrize("done", [0, 9_999])
+def test_a_long_run_on_a_cpu_is_compiled_and_stays_so_when_it_is_continued(done):
+    state, step, _ = begun()
+    state.progress.step = done
+    assert ladder.ways("auto", state, step) == ("eager",)
+    assert ladder.ways("auto", state, replace(step, total=10_000)) == ("compiled", "eager")
 
 
 def test_training_goes_on_without_a_compiler_and_without_a_gpu(tmp_path, monkeypatch):

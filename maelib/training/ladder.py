@@ -23,7 +23,7 @@ from maelib.training.step import Step, announce, device_step, loss_terms, train_
 
 COMPARED = 5  # steps by which a way is compared with plain steps
 WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's moments are made
-SECONDS = 120.0  # within which a way must be ready
+SECONDS = {"cuda": 120.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
 WORTH_COMPILING = 10_000  # steps that repay the minute or two of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
 FARTHEST = 0.5  # relative distance of two changes of the weights, most of which are Adam's signs
@@ -35,16 +35,17 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
     """The ways to be tried: ``way`` and those after it, or for ``auto`` what suits the run.
 
     Steps whose loss changes with time or that have extra updates are eager, and so are those of
-    several processes.
+    several processes. What suits a run does not depend on how far it is, so that a run that was
+    stopped goes on in the same way.
     """
     is_fixed = not step.objective.varies and not step.settings.encoder_steps
     if not is_fixed or parallel.size() > 1:
         return ("eager",)
     if way != "auto":
         return WAYS[WAYS.index(way) :]
-    if not torch.cuda.is_available() or not state.totals.sums.is_cuda:
-        return ("eager",)
-    is_long = step.total - state.progress.step >= WORTH_COMPILING
+    is_long = step.total >= WORTH_COMPILING
+    if not state.totals.sums.is_cuda:
+        return WAYS[WAYS.index("compiled" if is_long else "eager") :]
     return WAYS if is_long else WAYS[WAYS.index("captured") :]
 
 
@@ -64,7 +65,7 @@ def choose(
         if way == "eager":
             break
         try:
-            with time_limit(SECONDS):
+            with time_limit(SECONDS[state.totals.sums.device.type]):
                 take = MAKERS[way](state, step, *batches[0])
             put_back(state, before, begun)
             found = results(state, step, take, batches)
@@ -80,18 +81,30 @@ def choose(
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Context that a TimeoutError ends after so many seconds; without a limit in a thread."""
+    """Context that a TimeoutError ends after so many seconds; without a limit in a thread.
+
+    The compiler may report the alarm that reaches it in words of its own; the error is this one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
+    late = TimeoutError(f"it is not ready after {seconds:g} seconds")
+    has_rung = False
+
     def ring(*_: object) -> None:
-        raise TimeoutError(f"it is not ready after {seconds:g} seconds")
+        nonlocal has_rung
+        has_rung = True
+        raise late
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except Exception as problem:
+        if has_rung and problem is not late:
+            raise late from problem
+        raise
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
