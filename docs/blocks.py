@@ -1,6 +1,7 @@
 """Markdown made from what was measured, for README.md and docs/; ``make docs`` puts it there."""
 
 import json
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -18,6 +19,22 @@ MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0
 def main_rows() -> str:
     """Three rows of Table 4, the paper's value before ours, and what they were measured on."""
     return reproduction.main_rows(MAIN)
+
+
+def preset_table() -> str:
+    """What each preset is for, and how many runs of it are in results/."""
+    about = {
+        "smoke": ("tiny", "a few steps", "tests"),
+        "quick": ("small", "a part of the images", "a first look, in minutes"),
+        "laptop": ("small", "all images, a few epochs", "all runs of the paper, in hours"),
+        "short": ("as published", "40 epochs", "one run, in hours"),
+        "paper": ("as published", "until the learning-rate schedule ends", "a GPU"),
+    }
+    done = Counter(record.config.preset for record in collect(ROOT / "results"))
+    done["smoke"] = "not kept"
+    rows = [(f"`{name}`", *words, done[name] or "none yet") for name, words in about.items()]
+    heads = ["preset", "network", "training", "for", "results"]
+    return _markdown(pd.DataFrame(rows, columns=heads))
 
 
 def timings() -> str:
