@@ -65,6 +65,16 @@ def test_committed_tables_are_what_the_committed_results_say(preset, tmp_path):
         assert path.read_text() == (committed / path.name).read_text(), "run make reproduce"
 
 
+def test_one_result_of_a_larger_preset_does_not_take_the_place_of_the_fullest_tables():
+    real = records.collect(RESULTS)
+    one = next(r for r in real if r.config.data.name == "mnist")
+    lone = replace(one, config=MAE[1.0, 0.5].config("paper", "mnist"))
+    place = {r.config.preset: build.folder_for(r.config.preset, "mnist", Path(), [*real, lone])
+             for r in [*real, lone]}  # fmt: skip
+    assert place["laptop"] == Path("figures")
+    assert place["paper"] == Path("figures/paper")
+
+
 def test_a_deleted_result_is_not_run_and_nothing_else_changes(finished):
     _, made = finished
     whole, part = tables.table4(made), tables.table4(made[1:])

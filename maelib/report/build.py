@@ -3,6 +3,7 @@
 python -m maelib.report.build        # of every preset, from results/ and runs/
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from maelib.config import PRESETS
 from maelib.data import COLOUR, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
-from maelib.experiments import PICTURED, Experiment, images_of
+from maelib.experiments import PAPER, PICTURED, Experiment, experiment_of, images_of
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.model import VAE
 from maelib.report import claims, evidence, figures, tables, zoo
@@ -77,10 +78,17 @@ def write_presets(root: Path, runs: Path) -> Iterator[Path]:
 
 
 def folder_for(preset: str, dataset: str, root: Path, records: list[Record]) -> Path:
-    """figures/ for the largest preset with results on real data, figures/<preset>/ for others."""
+    """figures/ for the preset at which most of the paper's models have results, else a subfolder.
+
+    Of two presets with as many it is the larger. Results on stand-ins do not count.
+    """
     if _is_stand_in(dataset):
         return root / "figures" / preset / dataset
-    return root / "figures" / ("" if [preset] == _on_real_data(records)[-1:] else preset)
+    real = {(r.config.preset, experiment_of(r.config)) for r in records
+            if not _is_stand_in(r.config.data.name)}  # fmt: skip
+    count = Counter(at for at, experiment in real if experiment in PAPER)
+    fullest = max(reversed(PRESETS), key=lambda each: count[each])
+    return root / "figures" / ("" if preset == fullest else preset)
 
 
 def sheets(
@@ -178,7 +186,7 @@ def _is_stand_in(name: str) -> bool:
 
 
 def _on_real_data(records: list[Record]) -> list[str]:
-    """The presets that have results on real data, the largest last."""
+    """The presets that have results on real data."""
     found = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
     return [preset for preset in PRESETS if preset in found]
 
