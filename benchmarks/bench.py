@@ -20,13 +20,14 @@ from pathlib import Path
 from growth_rows import growth, picture
 from sampling_rows import colour, flow, nll, nll_precision, pixels, start
 from timing import HEADER, Row, duration, markdown, provenance, write
-from training_rows import busy, curve, floor, pairs, train
+from training_rows import busy, curve, floor, pairs, remedies, train
 from workload import Bench
 
 from maelib.runs.run import pick_device
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "train": train,
+    "remedies": remedies,
     "curve": curve,
     "pixels": pixels,
     "colour": colour,

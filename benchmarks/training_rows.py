@@ -24,21 +24,33 @@ from workload import Bench, layer_calls
 
 from maelib.config import Config, resolve
 from maelib.data import dataset
+from maelib.experiments import ZOO
 from maelib.objectives.base import Outputs
 from maelib.training import loop
 from maelib.training.precision import matmul_precision
 from maelib.training.state import State
-from maelib.training.step import Step, train_step
+from maelib.training.step import Step, encoder_steps, loss_terms, train_step
 
+REMEDIES = "training step, laptop, by remedy"
 STEPS = 10**6  # of the learning-rate schedule; its length does not change what is timed
 
 
 def stepper(
-    state: State, c: Config, batch: tuple[Tensor, Tensor], precision: str
+    state: State, c: Config, batch: tuple[Tensor, Tensor], precision: str, compiled: bool = False
 ) -> Callable[[], None]:
-    """A function that takes one training step, as ``maelib train --precision`` does."""
-    step = Step(state.model, c.objective, c.training, STEPS, precision)
-    return matmul_precision(precision)(partial(train_step, state, step, *batch))
+    """A function that takes one training step, as ``maelib train --precision`` does.
+
+    It makes the extra updates of the encoder that the configuration asks for, all of them.
+    """
+    loss = torch.compile(loss_terms) if compiled else None
+    step = Step(state.model, c.objective, c.training, STEPS, precision, loss)
+
+    def take() -> None:
+        if c.training.encoder_steps:
+            encoder_steps(state, step, lambda _: batch)
+        train_step(state, step, *batch)
+
+    return matmul_precision(precision)(take)
 
 
 def train(b: Bench) -> Iterator[Row]:
@@ -61,9 +73,8 @@ def train(b: Bench) -> Iterator[Row]:
     for precision, compiled in product(precisions, (False, True) if compiler else (False,)):
         state = b.state(c)
         states.append(state)
-        if compiled:
-            state.model.compile()
-        sides[precision + ", compiled" * compiled] = stepper(state, c, batch, precision)
+        name = precision + ", compiled" * compiled
+        sides[name] = stepper(state, c, batch, precision, compiled)
     times = interleave(sides, 20 if b.on_gpu else 5, b.device, warm=3 if b.on_gpu else 1)
     for state in states:
         state.totals.require_finite()
@@ -77,6 +88,17 @@ def train(b: Bench) -> Iterator[Row]:
         yield b.row(f"training step: {missing}", {}, target, "not measured: not in this hardware")
     if not compiler:
         yield b.row("training step: compiled", {}, target, "not measured: no C++ compiler")
+
+
+def remedies(b: Bench) -> Iterator[Row]:
+    """A step of each remedy on ``laptop``'s network, by its middle try."""
+    preset, sides = "smoke" if b.quick else "laptop", {}
+    for name, tries in ZOO.items():
+        e = tries[len(tries) // 2]
+        c = resolve(preset, "digits", e.objective, **e.options, lr=1e-5, init_images=100)
+        sides[name] = stepper(b.state(c), c, b.batch(c, c.training.batch_size), b.precision)
+    times = interleave(sides, 1 if b.quick else 9, b.device, warm=0 if b.quick else 2)
+    yield b.row(REMEDIES, times, "-", reference=None, ours=None)
 
 
 def curve(b: Bench) -> Iterator[Row]:
