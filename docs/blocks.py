@@ -11,7 +11,9 @@ import reproduction
 from maelib.config import PARTS, PRESETS, resolve
 from maelib.experiments import ZOO
 from maelib.report import zoo
-from maelib.runs.record import collect
+from maelib.runs.record import Record, collect
+from maelib.training.state import Progress
+from maelib.training.validate import information_rises
 
 REMEDIES = "training step, laptop, by remedy"  # a row of bench.py
 NOT_MEASURED = "This has not been measured yet."
@@ -101,19 +103,34 @@ def benchmarks() -> str:
 def remedies_at_equal_time() -> str:
     """What a step of each remedy costs, and how far it is in the time of the plain VAE."""
     content = json.loads((ROOT / "benchmarks" / "results-cpu.json").read_text())
-    seconds = next((row["medians"] for row in content["rows"] if row["row"] == REMEDIES), None)
+    seconds = next((row["timings"] for row in content["rows"] if row["row"] == REMEDIES), None)
     if seconds is None:
         return NOT_MEASURED
+    rounds = pd.DataFrame(seconds)  # in each of which every remedy took a step
+    costs = rounds.div(rounds["plain VAE"], axis=0).median().round(1)
     records, rows = zoo.fullest(collect(ROOT / "results")), []
     for name, tries in ZOO.items():
-        cost = max(1.0, round(seconds[name] / seconds["plain VAE"], 1))
-        curves = [pd.DataFrame(r.history).set_index("step") for r in zoo.best(tries, records)[1]]
-        if curves:
-            elbo = pd.concat([curve["val_elbo"] for curve in curves], axis=1).mean(axis=1)
-            then = elbo[: elbo.index[-1] / cost]
-            rows.append([name, cost, then.index[-1], then.iloc[-1], elbo.iloc[-1]])
+        if runs := zoo.best(tries, records)[1]:
+            then = pd.DataFrame([_in_time(run, costs[name]) for run in runs])
+            end = pd.DataFrame([run.history[-1] for run in runs])
+            elbos = [f"{each['val_elbo'].mean():.2f}" for each in (then, end)]
+            rows.append([name, costs[name], then["step"].min(), *elbos])
     heads = ["remedy", "cost of a step", "steps in equal time", "L_elbo then", "L_elbo at the end"]
-    return _markdown(pd.DataFrame(rows, columns=heads).round(2))
+    return _markdown(pd.DataFrame(rows, columns=heads))
+
+
+def _in_time(run: Record, cost: float) -> dict[str, float]:
+    """A run's last validation within as much time as its number of steps at a cost of 1 takes."""
+    spent, last, rows = 0.0, {"step": 0}, run.history
+    for number, row in enumerate(rows):
+        is_dear = not run.config.training.encoder_steps or information_rises(
+            Progress(history=rows[:number])
+        )
+        spent += (row["step"] - last["step"]) * (cost if is_dear else 1.0)
+        if number and spent > rows[-1]["step"]:
+            return last
+        last = row
+    return last
 
 
 def growth() -> str:
