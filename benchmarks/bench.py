@@ -20,7 +20,7 @@ from pathlib import Path
 from growth_rows import growth, picture
 from sampling_rows import colour, flow, nll, nll_precision, pixels, start
 from timing import HEADER, Row, duration, markdown, provenance, write
-from training_rows import busy, curve, floor, pairs, remedies, train
+from training_rows import busy, curve, floor, instructions, pairs, remedies, train
 from workload import Bench
 
 from maelib.runs.run import pick_device
@@ -39,6 +39,7 @@ ROWS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "growth": growth,
     "floor": floor,
     "busy": busy,
+    "instructions": instructions,
 }
 
 

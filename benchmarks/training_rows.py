@@ -186,11 +186,8 @@ def busy(b: Bench) -> Iterator[Row]:
         for (policy, variables), others in product(policies.items(), (0, 1)):
             environment = own | variables | {"OMP_NUM_THREADS": str(threads)}
             with spinning(others):
-                said = subprocess.check_output(
-                    [sys.executable, __file__, *["--quick"] * b.quick], env=environment, text=True
-                )
-            side = f"{policy}, {'beside another' if others else 'alone'}"
-            times[side] = json.loads(said.splitlines()[-1])
+                found = in_child(b, b.precision, environment)
+            times[f"{policy}, {'beside another' if others else 'alone'}"] = found
         name = f"training step, laptop, {threads} thread{'s' * (threads > 1)}, by OMP_WAIT_POLICY"
         yield b.row(name, times, "-", reference=None, ours=None)
 
@@ -207,10 +204,28 @@ def spinning(count: int) -> Iterator[None]:
             other.wait()
 
 
-def step_seconds(b: Bench) -> list[float]:
+def instructions(b: Bench) -> Iterator[Row]:
+    """Steps in float32 and in bf16 with oneDNN kept to the instructions of older processors."""
+    if b.on_gpu:
+        return
+    for name in ("AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_AMX"):
+        environment = os.environ | {"ONEDNN_MAX_CPU_ISA": name, "OMP_NUM_THREADS": "1"}
+        times = {p: in_child(b, p, environment) for p in ("float32", "bf16")}
+        row = f"training step, laptop, {name}"
+        yield b.row(row, times, "-", reference="float32", ours="bf16")
+
+
+def in_child(b: Bench, precision: str, environment: dict[str, str]) -> list[float]:
+    """``step_seconds`` in a process of its own."""
+    command = [sys.executable, __file__, precision, *["--quick"] * b.quick]
+    said = subprocess.check_output(command, env=environment, text=True)
+    return json.loads(said.splitlines()[-1])
+
+
+def step_seconds(b: Bench, precision: str) -> list[float]:
     """Seconds of each of some steps of ``laptop``'s network (``quick``: of a tiny one)."""
     c = resolve("smoke" if b.quick else "laptop", "digits", lr=1e-5, init_images=100)
-    step = stepper(b.state(c), c, b.batch(c, c.training.batch_size), b.precision)
+    step = stepper(b.state(c), c, b.batch(c, c.training.batch_size), precision)
     return interleave({"step": step}, 3 if b.quick else 15, b.device, warm=3)["step"]
 
 
@@ -255,4 +270,4 @@ def bytes_moved(state: State, batch: tuple[Tensor, Tensor]) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(step_seconds(Bench(torch.device("cpu"), "--quick" in sys.argv))))
+    print(json.dumps(step_seconds(Bench(torch.device("cpu"), "--quick" in sys.argv), sys.argv[1])))

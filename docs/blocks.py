@@ -16,6 +16,7 @@ from maelib.training.state import Progress
 from maelib.training.validate import information_rises
 
 REMEDIES = "training step, laptop, by remedy"  # a row of bench.py
+ABOUT = ("cpu", "cpu_capability", "threads", "torch", "commit")  # of a benchmark's provenance
 NOT_MEASURED = "This has not been measured yet."
 ROOT = Path(__file__).parents[1]
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
@@ -95,9 +96,27 @@ def benchmarks() -> str:
         for medians in rows["medians"]
     ]
     rows["ratio"] = [f"{ratio:.3g}" if ratio else "" for ratio in rows["ratio"]]
-    about = ("cpu", "cpu_capability", "threads", "torch", "commit")
-    where = ", ".join(f"{name} {content['provenance'][name]}" for name in about)
+    where = ", ".join(f"{name} {content['provenance'][name]}" for name in ABOUT)
     return f"{_markdown(rows)}\n\nMedians are in seconds. Measured on: {where}."
+
+
+def instructions() -> str:
+    """benchmarks/instructions.json: steps in both precisions on older processors' instructions."""
+    path = ROOT / "benchmarks" / "instructions.json"
+    if not path.exists():
+        return NOT_MEASURED
+    content = json.loads(path.read_text())
+    rows = [
+        (
+            row["row"].rpartition(" ")[2],
+            *(f"{s:.3g}" for s in row["medians"].values()),
+            f"{row['ratio']:.2f}",
+        )
+        for row in content["rows"]
+    ]
+    heads = ["instructions", "float32 (seconds)", "bf16 (seconds)", "float32 / bf16"]
+    where = ", ".join(f"{name} {content['provenance'][name]}" for name in ABOUT)
+    return f"{_markdown(pd.DataFrame(rows, columns=heads))}\n\nMeasured on: {where}."
 
 
 def remedies_at_equal_time() -> str:
