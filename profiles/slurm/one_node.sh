@@ -11,7 +11,7 @@ action=$1 folder=$(realpath -m "$2") etc=/etc/slurm
 
 start() {
     if [ -e "$etc/slurm.conf" ]; then
-        echo "$etc/slurm.conf exists: this machine has a SLURM already." >&2
+        echo "$etc/slurm.conf exists: this machine has a SLURM already. If a test that was killed left it, '$0 stop FOLDER' removes it." >&2
         return 1
     fi
     mkdir -p "$folder"/{state,spool,munge} "$etc"
