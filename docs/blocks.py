@@ -17,6 +17,7 @@ from maelib.training.validate import information_rises
 
 REMEDIES = "training step, laptop, by remedy"  # a row of bench.py
 ABOUT = ("cpu", "cpu_capability", "threads", "torch", "commit")  # of a benchmark's provenance
+FAILED = "none: the loss was not finite"
 NOT_MEASURED = "This has not been measured yet."
 ROOT = Path(__file__).parents[1]
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
@@ -80,10 +81,12 @@ def presets(dataset: str) -> str:
 def equal_time() -> str:
     """benchmarks/equal-time.json: the validation ELBO at the end of each training."""
     content = json.loads((ROOT / "benchmarks" / "equal-time.json").read_text())
-    rows = [(name, curve[-1]["step"], curve[-1]["val_elbo"]) for name, curve in
-            content["rows"].items()]  # fmt: skip
+    rows = [
+        (name, curve[-1]["step"], f"{curve[-1]['val_elbo']:.2f}") if curve else (name, "", FAILED)
+        for name, curve in content["rows"].items()
+    ]
     heads = ["training", "steps", "L_elbo on 1,000 validation images (nats)"]
-    return _markdown(pd.DataFrame(rows, columns=heads).round(2))
+    return _markdown(pd.DataFrame(rows, columns=heads))
 
 
 def benchmarks() -> str:

@@ -187,7 +187,7 @@ def reasons() -> str:
         return NOTHING
     rows = [
         ["size of the network and length of training together", _by_preset()],
-        ["width, length and schedule, in four trainings", _equal_time()],
+        ["width, length, schedule and learning rate, in short trainings", _equal_time()],
         *_alone(),
         ["free bits, α = 0.5, β = 0.1", _free_bits(preset)],
         ["form of L_diverse: MPD at α = 2 over that at α = 1, β = 0.5", _form_ratios(preset)],
@@ -251,7 +251,7 @@ def _by_preset() -> str:
 def _equal_time() -> str:
     """benchmarks/equal-time.json: the ELBO at the end of each training less that of the first."""
     content = json.loads((ROOT / "benchmarks" / "equal-time.json").read_text())
-    ends = {name: curve[-1]["val_elbo"] for name, curve in content["rows"].items()}
+    ends = {name: curve[-1]["val_elbo"] for name, curve in content["rows"].items() if curve}
     first, *others = ends
     said = ", ".join(
         f"{name.replace(',', ' /')} {ends[name] - ends[first]:+.2f}" for name in others
