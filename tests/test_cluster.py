@@ -105,7 +105,8 @@ def test_a_run_continues_after_its_node_was_down(cluster, copied):
     wait_for(lambda: len(steps(copied)) >= 2)
     job = asked("squeue", "-h", "-t", "running", "-o", "%A")
     slurmd = int((cluster / "slurmd.pid").read_text())
-    for pid in [slurmd, *map(int, asked("scontrol", "listpids", job).split()[4::5])]:
+    listed = [line.split()[0] for line in asked("scontrol", "listpids", job).splitlines()]
+    for pid in [slurmd, *map(int, filter(str.isdigit, listed))]:
         os.kill(pid, signal.SIGKILL)
     wait_for(lambda: asked("sinfo", "-h", "-o", "%T").startswith("down"))
     asked("slurmd")
