@@ -34,7 +34,7 @@ def preset_table() -> str:
         "smoke": ("tiny", "a few steps", "tests"),
         "quick": ("small", "a part of the images", "a first look, in minutes"),
         "laptop": ("small", "all images, a few epochs", "all runs of the paper, in hours"),
-        "short": ("as published", "40 epochs", "one run, in hours"),
+        "short": ("as published", f"{PRESETS['short']['epochs']} epochs", "one run, in hours"),
         "paper": ("as published", "until the learning-rate schedule ends", "a GPU"),
     }
     done = Counter(record.config.preset for record in collect(ROOT / "results"))
