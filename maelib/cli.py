@@ -28,7 +28,11 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0, or 2 after one sentence on stderr that says what to change."""
+    """Run one command and return its exit status.
+
+    It is 0, or 2 after one sentence on stderr that says what to change, 130 if the command was
+    interrupted, and 141 if the program that reads its output has ended.
+    """
     given = sys.argv[1:] if arguments is None else arguments
     options = vars(parser(given[0] if given else "").parse_args(given))
     from maelib import commands
@@ -51,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("maelib: error: out of memory; ask for less at a time.", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as problem:
-        print(f"maelib: {problem or 'interrupted'}", file=sys.stderr)
+        print(f"maelib: {str(problem) or 'interrupted'}", file=sys.stderr)
         return 130
     return 0
 
@@ -60,7 +64,7 @@ def _sentence(problem: Exception) -> str:
     """An error in words; the operating system's say which file is concerned."""
     if isinstance(problem, OSError) and problem.strerror:
         where = problem.filename or "a file"
-        return f"{where} cannot be used ({problem.strerror}); mend that, or name another place."
+        return f"{where} cannot be used ({problem.strerror}); correct this, or give another path."
     return str(problem)
 
 

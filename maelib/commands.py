@@ -7,14 +7,18 @@ import argparse
 from dataclasses import dataclass, replace
 from os.path import expanduser, realpath
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from maelib.config import PRESETS, objective_classes, options_of, resolve
+from maelib.config import PRESETS, Config, objective_classes, options_of, resolve
 from maelib.data import AUTO, DATASETS, Data
 from maelib.internal.options import Settings, add_arguments, option, options
 from maelib.measure import Evaluation
 from maelib.nets import Network
 from maelib.objectives import OBJECTIVES
 from maelib.training import DEVICES, PRECISIONS, WAYS, Training
+
+if TYPE_CHECKING:
+    from maelib.data.dataset import Dataset
 
 RUN = "a run's folder, or the name of a pretrained model"
 IMAGES_OUT = "a grid.png, a file.npz, or a folder of single pictures"
@@ -160,8 +164,8 @@ def _campaign(slot: Slot) -> None:
     from maelib.workflow.campaign import campaign, named
 
     out = resolved(slot.out) if slot.out else default_out_dir()
-    how = {name: getattr(slot, name) for name in ("preset", "dataset", "device")}
-    campaign(slot.minutes, out, named(slot.rows), **how, multiply=slot.precision)
+    how = {name: getattr(slot, name) for name in ("preset", "dataset", "device", "precision")}
+    campaign(slot.minutes, out, named(slot.rows), **how)
 
 
 def _evaluate(name: str, where: Where, **given: object) -> None:
@@ -169,8 +173,9 @@ def _evaluate(name: str, where: Where, **given: object) -> None:
     from maelib.data import dataset
     from maelib.measure.evaluation import measure
 
-    model, config = _opened(name, where)
+    model, config, run = _opened(name, where)
     images = dataset.load(config.data.name)
+    _require_data(images, config, run)
     settings = replace(config.evaluation, **changes)
     measured = measure(model, images, config.data, settings, where.precision)
     _print_measured(measured.measurements)
@@ -182,7 +187,7 @@ def _sample(name: str, drawing: Drawing) -> None:
     from maelib.measure import pictures
 
     pictures.check_out(drawing.out)
-    model, _ = _opened(name, drawing)
+    model, *_ = _opened(name, drawing)
     drawn = pictures.sampled(model, drawing.count, drawing.seed, drawing.temperature)
     pictures.write(drawing.out, drawn)
     print(f"{drawing.count} images written to {drawing.out}")
@@ -192,7 +197,7 @@ def _encode(images: str, encoding: Encoding) -> None:
     from maelib.measure import pictures
 
     pictures.check_out(encoding.out, (".npz",))
-    model, _ = _opened(encoding.model, encoding)
+    model, *_ = _opened(encoding.model, encoding)
     found = pictures.encode(model, images, encoding.nll_k, encoding.precision)
     pictures.write_arrays(encoding.out, found)
     print(f"codes of {len(found['mu'])} images written to {encoding.out}")
@@ -202,9 +207,9 @@ def _reconstruct(images: str, how: Reconstruction) -> None:
     from maelib.measure import pictures
 
     pictures.check_out(how.out)
-    model, _ = _opened(how.model, how)
-    decoded = pictures.reconstruct(model, images, how.seed, not how.sampled)
-    pictures.write(how.out, decoded, pictures.stored(images)[1])
+    model, *_ = _opened(how.model, how)
+    decoded, names = pictures.reconstruct_named(model, images, how.seed, not how.sampled)
+    pictures.write(how.out, decoded, names)
     print(f"{len(decoded)} reconstructions written to {how.out}")
 
 
@@ -218,7 +223,9 @@ def _export(name: str, where: Device) -> None:
 
     device, folder = pick_device(where.device), Path(realpath(name))
     model, record = load_model(folder, device), records.read(folder / "result.json")
-    images = dataset.load(record.config.data.name).test.images[: pretrained.IMAGES]
+    data = dataset.load(record.config.data.name)
+    _require_data(data, record.config, record.name)
+    images = data.test.images[: pretrained.IMAGES]
     written = pretrained.export(model, record, test_images(images.to(device)))
     print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
 
@@ -241,7 +248,7 @@ def _data(name: str) -> None:
 
 
 def _opened(name: str, where: Device) -> tuple:
-    """Model and configuration of a run's folder, or of a pretrained model."""
+    """Model, configuration and name of a run, of which the folder or pretrained model is named."""
     from maelib.runs import pretrained
     from maelib.runs import record as records
     from maelib.runs.run import pick_device
@@ -249,11 +256,20 @@ def _opened(name: str, where: Device) -> tuple:
 
     device, folder = pick_device(where.device), Path(realpath(name))
     if name and folder.is_dir():
-        return load_model(folder, device), records.read(folder / "result.json").config
+        record = records.read(folder / "result.json")
+        return load_model(folder, device), record.config, record.name
     if not name:
         raise ValueError(f"model is not given; --model names {RUN}.")
     found = pretrained.find(name)
-    return found.load(device), found.config
+    return found.load(device), found.config, found.run
+
+
+def _require_data(images: "Dataset", config: Config, run: str) -> None:
+    """ValueError if a data set is not the one that the run was trained on, which its name tells."""
+    if config.name(images.digest) != run:
+        raise ValueError(
+            f"{config.data.label} is not the data that {run} was trained on; restore it."
+        )
 
 
 def _print_measured(measured: dict[str, float]) -> None:

@@ -82,6 +82,20 @@ def test_subfolders_and_an_array_of_labels_are_labels(tmp_path):
         assert len(names) == 20
 
 
+def test_hidden_folders_are_not_read(tmp_path):
+    write_folder(tmp_path / "all", discs(20, 16))
+    write_folder(tmp_path / "all" / ".thumbnails", discs(2, 16))
+    assert len(own.read(tmp_path / "all")[0]) == 20
+
+
+def test_the_content_of_a_file_tells_npz_from_npy(tmp_path):
+    pictures = discs(20, 16).astype(np.uint8)
+    np.savez(tmp_path / "a.npz", images=pictures)
+    renamed = (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+    assert own.look(renamed) == (False, 16)
+    assert np.array_equal(own.read(renamed)[0][:, 0], pictures)
+
+
 def test_a_path_is_found_from_home_and_from_the_project(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_folder(tmp_path / "pictures", discs(20, 16))
@@ -159,6 +173,7 @@ def asking_for(count):
         ({"images": np.full((20, 20, 20), np.nan)}, "outside their range"),
         ({"images": np.zeros((20, 20, 20)) + 1j}, "outside their range"),
         ({"images": np.zeros((0, 20, 20))}, "outside their range"),
+        ({"images": np.eye(20, dtype=int)[None]}, "whole numbers 0 and 1; save them as booleans"),
         ({"images": np.array([None] * 20)}, "is not a readable array"),
         ({"pixels": np.zeros((20, 20, 20))}, "calls it 'images'"),
         ({"images": np.zeros((20, 20, 20)), "labels": np.zeros(3)}, r"labels of shape \(3,\)"),
@@ -371,6 +386,8 @@ def test_a_run_may_begin_with_another_model_s_weights_and_its_key_says_so(finish
         ({"latent": 8}, "latent is 8, but 32 in the model that init_from names"),
         ({"dataset": "digits"}, "the side of the images is 28, but 16 in the model"),
         ({"dataset": "photos"}, "is for binary images|encoder is|cannot draw"),
+        ({"objective": "bn"}, "which needs posterior bn, but gaussian is in the model"),
+        ({"objective": "vae"}, "which needs decoder resnet, but pixelcnn is in the model"),
     ],
 )
 def test_a_model_that_does_not_fit_is_no_beginning(finished, changes, sentence):
@@ -378,6 +395,17 @@ def test_a_model_that_does_not_fit_is_no_beginning(finished, changes, sentence):
         config.resolve(
             **{"preset": "smoke", "dataset": finished[0], "init_from": finished[1]} | changes
         )
+
+
+def test_a_run_is_not_measured_on_data_that_have_changed(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", discs(40, 16).astype(np.uint8))
+    c = config.resolve("smoke", str(tmp_path / "x.npy"))
+    record, _, _ = run(c, out_dir=tmp_path / "runs", log=silent)
+    folder = str(tmp_path / "runs" / "smoke" / record.name)
+    assert cli.main(["evaluate", folder]) == 0
+    np.save(tmp_path / "x.npy", discs(60, 16).astype(np.uint8))
+    assert cli.main(["evaluate", folder]) == 2
+    assert "own-x is not the data that" in capsys.readouterr().err
 
 
 def test_a_pretrained_model_may_be_trained_further_at_any_preset():

@@ -24,15 +24,20 @@ LEAST = 20  # pictures of a data set
 Picture = UInt8[np.ndarray, "channels side side"]
 
 
-def find(path: str | Path) -> Path:
-    """The absolute path of own pictures; ValueError, naming the data sets, if it holds none."""
+def find(
+    path: str | Path, option: str = "dataset", names: tuple[str, ...] = (AUTO, *DATASETS)
+) -> Path:
+    """The absolute path of own pictures; ValueError if it holds none.
+
+    The error names the ``option`` that the path is the value of, and the ``names`` of data sets
+    that it may have instead.
+    """
     found = Path(realpath(resolved(path)))
     is_text = str(found) == str(found).encode(errors="replace").decode()
     if not (is_text and (found.is_dir() or (found.is_file() and found.suffix in ARRAYS))):
-        names = ", ".join((AUTO, *DATASETS))
         raise ValueError(
-            f"dataset is {str(path)!r}; it must be one of {names}, or the path of your own "
-            "pictures: a folder, or a .npz or .npy file, with a name in UTF-8."
+            f"{option} is {str(path)!r}; it must be one of {', '.join(names)}, or the path of your "
+            "own pictures: a folder, or a .npz or .npy file, with a name in UTF-8."
         )
     return found
 
@@ -71,7 +76,11 @@ def read(path: Path) -> tuple[StoredImages, Labels, list[str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    files = [f for f in folder.rglob("[!.]*") if f.suffix.lower() in PICTURES and f.is_file()]
+    def is_picture(file: Path) -> bool:
+        hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
+        return not hidden and file.suffix.lower() in PICTURES and file.is_file()
+
+    files = [file for file in folder.rglob("*") if is_picture(file)]
     if not files:
         raise ValueError(f"the folder {folder.name} holds no pictures ({', '.join(PICTURES)}).")
     return sorted(files)
@@ -129,7 +138,7 @@ def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], 
     with reading(path, "a readable array of pictures", remedy), path.open("rb") as file:
         try:
             content = np.load(file, allow_pickle=False)
-            arrays = content if path.suffix == ".npz" else {"images": content}
+            arrays = {"images": content} if isinstance(content, np.ndarray) else content
             images = arrays["images"]
             labels = arrays["labels"] if "labels" in arrays else np.zeros(len(images), np.int64)
         except MemoryError as problem:  # a damaged header asks for terabytes
@@ -150,6 +159,10 @@ def _bytes(name: str, images: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"the pixels of {name} are outside their range, which is 0 to 255 for whole numbers "
             "and 0 to 1 for fractions."
+        )
+    if kind in "ui" and images.max() == 1:
+        raise ValueError(
+            f"the pixels of {name} are the whole numbers 0 and 1; save them as booleans."
         )
     return np.rint(images * (255 // highest)).astype(np.uint8)
 

@@ -34,11 +34,12 @@ BATCH = 256  # images decoded at once
 def stored(images: Pictures) -> tuple[StoredImages, list[str]]:
     """Pictures as they are stored, and their names."""
     if isinstance(images, (str, Path)) and str(images) not in DATASETS:
-        pixels, _, names = own.read(own.find(images))
+        pixels, _, names = own.read(own.find(images, "images", DATASETS))
         return pixels, names
     if isinstance(images, (str, Path)):
         images = dataset.load(images).test.images
-    pixels = torch.from_numpy(own.arranged("images", torch.as_tensor(images).cpu().numpy()))
+    array = images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    pixels = torch.from_numpy(own.arranged("images", array))
     return pixels, [f"{number:06}" for number in range(len(pixels))]
 
 
@@ -62,11 +63,18 @@ def encode(
 
 def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True) -> np.ndarray:
     """The pictures as the model decodes them from the means of 50 samples of their codes."""
+    return reconstruct_named(model, images, seed, greedy)[0]
+
+
+def reconstruct_named(
+    model: VAE, images: Pictures, seed: int = 0, greedy: bool = True
+) -> tuple[np.ndarray, list[str]]:
+    """``reconstruct``, and the names of the pictures."""
     seed = checked("seed", seed, int, {"least": 0})
-    x, _ = _seen(model, images)
+    x, names = _seen(model, images)
     noise = rng.generator(seed, "reconstruct", device=x.device)
     parts = [_pixels(sampling.reconstruct(model, p, noise, greedy)) for p in x.split(BATCH)]
-    return np.concatenate(parts)
+    return np.concatenate(parts), names
 
 
 def sampled(model: VAE, count: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:

@@ -77,14 +77,14 @@ def train(
     validate_steps = settings.validate_steps or per_epoch
     store = folder / "checkpoints"
     state = restore(config, store, device) or start(config, images, device)
-    progress, multiply = state.progress, choose(precision, device)
+    progress, precision = state.progress, choose(precision, device)
     kept = progress.step  # in a checkpoint, which is never written twice
-    step = Step(parallel.parallel(state.model), config.objective, settings, total, multiply)
+    step = Step(parallel.parallel(state.model), config.objective, settings, total, precision)
     stream = batches(config, images, progress.step, per_epoch)
     begun, saved = time.monotonic() - progress.seconds, time.monotonic()
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     own = rng.own_generators(device)
-    with interruption() as interrupted, matmul_precision(multiply), own:
+    with interruption() as interrupted, matmul_precision(precision), own:
         progress.way, take = "eager", train_step
         if (tried := ladder.ways(way, state, step))[0] != "eager":
             first = islice(batches(config, images, progress.step, per_epoch), ladder.COMPARED)

@@ -21,9 +21,9 @@ from maelib.internal.files import read_json, reading, write_json
 from maelib.runs import record as records
 from maelib.runs.record import Record
 from maelib.runs.run import pick_device, run
-from maelib.training import Training, precision
+from maelib.training import Training
 from maelib.training.loop import Interrupted
-from maelib.training.state import TrainingError
+from maelib.training.precision import choose as choose_precision
 from maelib.workflow.checks import attempt, checks
 from maelib.workflow.plan import available, dataset_of
 
@@ -45,7 +45,7 @@ def campaign(
     preset: str = "short",
     dataset: str = "auto",
     device: str = "auto",
-    multiply: str = "auto",
+    precision: str = "auto",
     log: Log = print,
 ) -> Found:
     """Train and measure the rows in their order for ``minutes``; each one's record, if finished.
@@ -53,43 +53,44 @@ def campaign(
     Interrupted, with everything saved, on SIGINT or SIGTERM.
     """
     seconds = 60 * minutes
-    end, where = time.monotonic() + seconds - RESERVE, pick_device(device)
+    end, chosen = time.monotonic() + seconds - RESERVE, pick_device(device)
     name = available(dataset)
     configs = [row.config(preset, dataset_of(row, name)) for row in rows]
-    report, path = _earlier(out / "campaign.json", where, preset), out / "campaign.json"
-    look(configs[0], report, path, where, precision.choose(multiply, where), seconds, log)
+    report, path = _earlier(out / "campaign.json", chosen, preset), out / "campaign.json"
+    products = choose_precision(precision, chosen)
+    run_checks(configs[0], report, path, chosen, products, seconds, log)
     pace = report.get("pace", {})
     if "epochs" not in report:
         report["epochs"] = affordable(configs[0].training, (end - time.monotonic()) / 2, pace)
         write_json(path, report)
-    how = {"device": device, "precision": multiply, "way": pace.get("way", "eager")}
+    how = {"device": device, "precision": precision, "way": pace.get("way", "eager")}
     found: Found = {}
     for config in configs:
         config = shortened(config, report["epochs"])
-        found[config.short_name()] = one(config, out, end, how, log)
+        found[config.short_name()] = train_row(config, out, end, how, log)
     log(table(found))
     return found
 
 
-def look(
+def run_checks(
     config: Config,
     report: dict,
     path: Path,
-    where: torch.device,
-    multiply: str,
+    device: torch.device,
+    precision: str,
     seconds: float,
     log: Log,
 ) -> None:
     """Make the checks that ``report`` does not have yet, and write it after each of them."""
     until = time.monotonic() + min(CHECKING, seconds / 4)
-    for name, check in checks(config, where, multiply).items():
+    for name, check in checks(config, device, precision).items():
         if name not in report and time.monotonic() < until:
             report[name] = attempt(check)
             write_json(path, report)
             log(f"{name}: {report[name]}")
 
 
-def one(config: Config, out: Path, end: float, how: dict, log: Log) -> Record | None:
+def train_row(config: Config, out: Path, end: float, how: dict, log: Log) -> Record | None:
     """The row's record if it is finished by ``end``; it is left for the next slot if not."""
     left = end - time.monotonic()
     if left <= 0:
@@ -101,7 +102,7 @@ def one(config: Config, out: Path, end: float, how: dict, log: Log) -> Record | 
         log(f"{config.short_name()}: {stop}")
         if time.monotonic() < end:  # by a signal
             raise
-    except (TrainingError, OSError, ValueError, RuntimeError) as problem:
+    except (OSError, ValueError, RuntimeError) as problem:
         log(f"{config.short_name()} is left out: {problem}")
     return None
 
@@ -152,9 +153,9 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _earlier(path: Path, where: torch.device, preset: str) -> dict:
+def _earlier(path: Path, device: torch.device, preset: str) -> dict:
     """What an earlier slot found on such a device; on another one, its number of epochs alone."""
-    machine = {**records.provenance(where, 0.0), "preset": preset}
+    machine = {**records.provenance(device, 0.0), "preset": preset}
     with suppress(ValueError), reading(path, "a campaign's report", "begin another"):
         report = read_json(path)
         if report["machine"] == machine:
