@@ -66,6 +66,14 @@ def test_time_is_up_while_a_run_is_measured(tmp_path, blocks):
     assert ours.per_image == whole.per_image
 
 
+def test_a_run_is_measured_in_the_precision_that_is_asked_for(tmp_path):
+    c = config.resolve("smoke", "digits")
+    for precision in ("float32", "bf16"):
+        out = tmp_path / precision
+        ours, _, _ = run(c, out_dir=out, log=lambda _: None, precision=precision)
+        assert ours.provenance["precision"] == ours.evaluation["precision"] == precision
+
+
 def test_a_gpu_decodes_more_images_at_once_than_a_cpu():
     assert evaluation.rows_at_once(CPU, 784) == 256
     assert evaluation.rows_at_once(torch.device("cuda"), 784) >= 4096

@@ -71,6 +71,7 @@ def measure(
     is_colour = x.shape[1] == 3
     nlls = nll_terms(model, x, re + kl, settings, precision=precision, observe=observe, kept=kept)
     nll = estimate(*nlls.values())
+    train = dataset.train.first(used.train_images)
     first = slice(COLLAPSE_IMAGES)
     kl_first = float(kl[first].mean())
     scalars, dimensions = collapse.measure(model, x[first], mu[first], logvar[first], kl_first)
@@ -86,7 +87,7 @@ def measure(
     }
     if is_colour:
         means["bpd"] = bits_per_dim(nll.mean, x[0].numel())
-    elif len((train := dataset.train.first(used.train_images)).labels.unique()) > 1:
+    elif len(train.labels.unique()) > 1:
         from maelib.measure import representations  # scikit-learn takes seconds to import
 
         means |= representations.measure_model(model, train, test)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -79,20 +80,20 @@ def run(
     computed, not which run it is. OSError if another process trains this run. Interrupted, with
     the NLL of some images kept, if ``max_minutes`` are over while it is measured.
     """
-    where, pretrained = pick_device(device), checked("pretrained", pretrained, bool, {})
+    chosen, pretrained = pick_device(device), checked("pretrained", pretrained, bool, {})
     config, dataset, folder = locate(config, out_dir)
     log(dataset.describe())
     record = records.intact(folder / "result.json")
     if pretrained and not record and (found := find_pretrained(folder.name, config.preset)):
         record, model = found
         log(model.describe())
-        return record, model.load(where), dataset
+        return record, model.load(chosen), dataset
     if records.is_current(record):  # nothing is written: the folder may be read-only
         log(f"finished run found: {folder.name}")
     else:
         with monitor.exclusive_lock(folder):
-            record = _finish(config, dataset, folder, where, log, **how)
-    return record, load_model(folder, where), dataset
+            record = _finish(config, dataset, folder, chosen, log, **how)
+    return record, load_model(folder, chosen), dataset
 
 
 def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **how: object) -> None:
@@ -102,11 +103,6 @@ def train_worker(config: Config, *, device: str, out_dir: str | Path | None, **h
     if records.intact(folder / "result.json") is None:
         with explain_oom(config):
             train(config, dataset, folder, pick_device(device), **how)
-
-
-def measure_again(record: Record, model: VAE, dataset: Dataset) -> Record:
-    """The record with what is measured today; training's provenance stays."""
-    return replace(record, **_measured(model, dataset, record.config, "measuring again"))
 
 
 @contextmanager
@@ -119,16 +115,18 @@ def explain_oom(config: Config) -> Iterator[None]:
             raise
         raise TrainingError(
             "out of memory; what is saved stays: lower batch_size "
-            f"({config.training.batch_size}) or channels ({config.network.channels}) to train, "
-            f"nll_k ({config.evaluation.nll_k}) below 64 to measure, or run the same command with "
-            "device cpu."
+            f"({config.training.batch_size}) or channels ({config.network.channels}) to train, or "
+            "run the same command with device cpu to train or to measure."
         ) from problem
 
 
 def _finish(
-    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
+    config: Config, dataset: Dataset, folder: Path, device: torch.device, log: Log, **how: object
 ) -> Record:
     """Do and record what is left of the run; this process holds the lock of ``folder``."""
+    minutes, chosen = how.get("max_minutes"), precision.choose(how.get("precision", "auto"), device)
+    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
+    measured = partial(_measured, dataset, config, folder, chosen, deadline)
     remove_partials(folder)
     shutil.rmtree(folder / "checkpoints" / ".part", ignore_errors=True)
     write_json(folder / "config.json", asdict(config))
@@ -137,59 +135,65 @@ def _finish(
     if record is None:
         if result.exists():  # damaged, or of another version or run
             result.replace(result.with_suffix(".damaged"))
-        record = _train_and_measure(config, dataset, folder, where, log, **how)
-    elif not records.is_current(record):
-        record = measure_again(record, load_model(folder, where), dataset)
+        model, trained = _trained(config, dataset, folder, device, log, **how)
+        record = Record(**trained, **measured(model, "importance-weighted NLL"))
+    elif not records.is_current(record):  # training's provenance stays
+        record = replace(record, **measured(load_model(folder, device), "measuring again"))
     records.write(record, result)
     (folder / KEPT).unlink(missing_ok=True)
     return record
 
 
-def _train_and_measure(
-    config: Config, dataset: Dataset, folder: Path, where: torch.device, log: Log, **how: object
-) -> Record:
-    log(f"training on {where.type}: {folder.name}")
+def _trained(
+    config: Config, dataset: Dataset, folder: Path, device: torch.device, log: Log, **how: object
+) -> tuple[VAE, dict]:
+    """The trained model, and the fields of its record that do not depend on a measurement."""
+    log(f"training on {device.type}: {folder.name}")
     profile = how.pop("profile", False)
-    minutes = how.get("max_minutes")
-    deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     with monitor.observer(folder, profile) as observer, explain_oom(config):
-        model, progress = train(config, dataset, folder, where, observer=observer, **how)
+        model, progress = train(config, dataset, folder, device, observer=observer, **how)
     if profile:
         log(f"profile of training steps: {folder / monitor.TRACE}")
     write_history(progress, folder / "metrics.csv")
     weights = model.state_dict()
     write_bytes(folder / "model.safetensors", packed(weights))
-    about = {"model": fingerprint(weights), "version": EVALUATION_VERSION, "device": where.type}
-    kept = Kept(folder / KEPT, about)
-    measured = _measured(model, dataset, config, "importance-weighted NLL", deadline, kept)
     made = {
-        **records.provenance(where, progress.seconds),
-        "precision": precision.choose(how.get("precision", "auto"), where),
+        **records.provenance(device, progress.seconds),
+        "precision": precision.choose(how.get("precision", "auto"), device),
         "compiled": "compiled" in progress.way,
         "way": progress.way,
         "processes": parallel.size(),
     }
-    return Record(
-        name=folder.name,
-        key=config.key(dataset.digest),
-        config=config,
-        data={"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
-        history=progress.history,
-        provenance=made,
-        model=about["model"],
-        **measured,
-    )
+    return model, {
+        "name": folder.name,
+        "key": config.key(dataset.digest),
+        "config": config,
+        "data": {"name": dataset.name, "digest": dataset.digest, "source": dataset.source},
+        "history": progress.history,
+        "provenance": made,
+        "model": fingerprint(weights),
+    }
 
 
 def _measured(
-    model: VAE,
     dataset: Dataset,
     config: Config,
+    folder: Path,
+    chosen: str,
+    deadline: float,
+    model: VAE,
     label: str,
-    deadline: float = math.inf,
-    kept: Kept | None = None,
 ) -> dict:
-    """The fields of a record that say what is measured on the model."""
+    """The fields of a record that say what is measured, in the precision ``chosen``, on the model.
+
+    The NLL of some images is kept in ``folder``, and Interrupted is raised after ``deadline``.
+    """
+    about = {
+        "model": fingerprint(model.state_dict()),
+        "version": EVALUATION_VERSION,
+        "device": model.device.type,
+        "precision": chosen,
+    }
     with monitor.progress_bar(label) as show, explain_oom(config):
 
         def observe(done: int, total: int) -> None:
@@ -197,7 +201,7 @@ def _measured(
             if time.monotonic() > deadline and done < total:
                 raise Interrupted(f"measured {done} of {total} images; the same command continues.")
 
-        how = {"observe": observe, "kept": kept}
+        how = {"precision": chosen, "observe": observe, "kept": Kept(folder / KEPT, about)}
         return vars(measure(model, dataset, config.data, config.evaluation, **how))
 
 
