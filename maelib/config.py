@@ -88,9 +88,8 @@ TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN, "enco
 BINARY_ONLY = {"encoder", "decoder", *PIXELCNN}  # an objective that sets one is for binary images
 
 # Sizes by preset, then by option; colour images have their own. The smallest preset is the first.
-PRESETS, COLOUR_PRESETS = tomllib.loads(
-    Path(__file__).with_name("presets.toml").read_text(encoding="utf-8")
-).values()
+_SIZES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encoding="utf-8"))
+PRESETS, COLOUR_PRESETS = _SIZES["binary"], _SIZES["colour"]
 
 
 def components(objective: str, colour: bool) -> dict[str, str]:
@@ -147,6 +146,7 @@ def resolve(
     begin = checked("init_from", given.get("init_from"), str | None, {})
     origin = None if begin is None else find_origin(begin)
     theirs = vars(origin.network) if origin else {}
+    _check_origin(objective, theirs, given)
     chosen = components(objective, colour) | sizes | theirs | given
     config = Config(
         preset=preset,
@@ -211,6 +211,16 @@ def _objective(name: str, colour: bool, given: dict) -> Objective:
     return replace(usual, **options_of(type(usual), given))
 
 
+def _check_origin(objective: str, theirs: dict, given: dict) -> None:
+    """ValueError if an objective comes with another network than the model to begin from has."""
+    for name, value in SETS.get(objective, {}).items():
+        if name not in given and theirs.get(name, value) != value:
+            raise ValueError(
+                f"objective is {objective!r}, which needs {name} {value}, but {theirs[name]} is "
+                "in the model that init_from names; use vlae or mae."
+            )
+
+
 def _check_together(config: Config, colour: bool) -> None:
     """Checks that concern several parts."""
     if colour != config.network.is_colour:
@@ -232,14 +242,8 @@ def _check_together(config: Config, colour: bool) -> None:
     network = config.network
     if network.prior == "vamp" and network.posterior in BATCH_NORM:
         raise ValueError(
-            f"posterior is {network.posterior!r}, which normalises a batch of images; the "
-            "pseudo-inputs of the prior vamp are none: use gaussian or delta."
-        )
-    compares = config.objective.penalties or network.posterior in BATCH_NORM
-    if compares and config.training.batch_size < 2:
-        raise ValueError(
-            f"batch_size is {config.training.batch_size}; {config.objective.name} compares images "
-            "of a batch and needs at least 2."
+            f"posterior is {network.posterior!r}, which normalises over a batch of images, and "
+            "the pseudo-inputs of the prior vamp are not such a batch; use gaussian or delta."
         )
 
 

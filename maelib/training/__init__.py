@@ -21,9 +21,9 @@ class Training(Settings):
 
     epochs: int = option(500, "passes over the training images", least=1)
     min_steps: int = option(0, "steps at the least; small data gets more passes", least=0)
-    batch_size: int = option(100, "images in a step", least=1)
+    batch_size: int = option(100, "images in a step", least=2)
     lr: float = option(1e-3, "Adam's learning rate", above=0)
-    lr_decay: float = option(0.999998, "factor on the learning rate at each step", above=0)
+    lr_decay: float = option(0.999998, "plateau: factor on the learning rate at each step", above=0)
     adam_betas: tuple[float, float] = option(
         (0.9, 0.999), "Adam's two decay rates", least=0, below=1
     )
@@ -31,14 +31,16 @@ class Training(Settings):
     ema: float = option(0.999, "decay of the averaged weights", least=0, below=1)
     schedule: str = option("plateau", "schedule of the learning rate", choices=SCHEDULES)
     patience: int = option(
-        20, "validations without a better validation ELBO before the rate is halved", least=1
+        20, "plateau: validations without a better ELBO before the rate is halved", least=1
     )
-    halvings: int = option(3, "halvings of the rate before training ends", least=0)
+    halvings: int = option(3, "plateau: halvings of the rate before training ends", least=0)
     init_images: int = option(500, "images of the data-dependent initialisation", least=2)
     encoder_steps: int = option(
         0, "updates of the encoder alone before each step, at most, while I_q rises", least=0
     )
-    validate_steps: int | None = option(None, "steps between validations", least=1)
+    validate_steps: int | None = option(
+        None, "steps between validations (default: an epoch)", least=1
+    )
     init_from: str | None = option(None, "start from this run's folder or pretrained model")
     init_weights: str = ""  # their fingerprint, which is part of the run's key
 

@@ -35,16 +35,17 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
     """The ways to be tried: ``way`` and those after it, or for ``auto`` what suits the run.
 
     Steps whose loss changes with time or that have extra updates are eager, and so are those of
-    several processes. What suits a run does not depend on how far it is, so that a run that was
-    stopped goes on in the same way.
+    several processes and those on an Apple GPU. What suits a run does not depend on how far it
+    is, so that a run that was stopped goes on in the same way.
     """
+    device = state.totals.sums.device.type
     is_fixed = not step.objective.varies and not step.settings.encoder_steps
-    if not is_fixed or parallel.size() > 1:
+    if not is_fixed or parallel.size() > 1 or device not in SECONDS:
         return ("eager",)
     if way != "auto":
         return WAYS[WAYS.index(way) :]
     is_long = step.total >= WORTH_COMPILING
-    if not state.totals.sums.is_cuda:
+    if device != "cuda":
         return WAYS[WAYS.index("compiled" if is_long else "eager") :]
     return WAYS if is_long else WAYS[WAYS.index("captured") :]
 
@@ -196,4 +197,4 @@ def require_like(found: tuple, plain: tuple, before: dict[str, Tensor], toleranc
             for after in (found[1], plain[1])
         )
         if not (ours - theirs).norm() <= FARTHEST * theirs.norm():
-            raise RuntimeError(f"the {part} change in another way than by plain steps")
+            raise RuntimeError(f"the {part} change differently than in plain steps")

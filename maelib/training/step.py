@@ -86,6 +86,8 @@ def update(state: State, bad: Bool[Tensor, ""]) -> None:
     """One update by Adam of all parameters that have a gradient; none where ``bad``."""
     if state.optimizer.defaults["fused"]:
         state.optimizer.found_inf = bad.float()  # fused Adam skips the update where it is 1
+    elif bad:  # a wait for the device
+        return
     state.optimizer.step()
 
 

@@ -64,7 +64,8 @@ def validate(
 @torch.no_grad()
 def information(model: VAE, images: StoredImages) -> float:
     """I_q(x; z) in nats of at most 1000 images."""
-    x, eps = draw(images[:1000], model.prior.latent, rng.generator(0, "validation"))
+    noise = rng.generator(0, "validation", device=images.device)
+    x, eps = draw(images[:1000], model.prior.latent, noise)
     return float(mutual_information(*model.encode(x), eps)[0])
 
 
