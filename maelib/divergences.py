@@ -158,10 +158,13 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
 
     ``tempered``: latent alpha log(1/(beta ratio) - 1). ``mean``: latent log(alpha/(beta ratio)
     - 1). It assumes equal dimensions and neglects the ELBO's own pull. It is 0 if they
-    balance at no positive MPD. ``pairwise`` has no such closed form.
+    balance at no positive MPD, and infinite if nothing opposes L_diverse, as at beta = 0.
+    ``pairwise`` has no such closed form.
     """
     if form not in ("tempered", "mean"):
         raise ValueError(f"form is {form!r}; a closed form exists for tempered and mean only.")
+    if beta * ratio == 0:
+        return math.inf
     pull, temperature = (1.0, alpha) if form == "tempered" else (alpha, 1.0)
     odds = pull / (beta * ratio) - 1
     return latent * temperature * math.log(odds) if odds > 1 else 0.0

@@ -172,3 +172,4 @@ def test_closed_form_mpd_is_where_the_two_forces_balance(alpha, beta, form):
     expected = latent * m[loss.argmin()].item()
     found = d.closed_form_mpd(alpha, beta, ratio, latent, form)
     assert found == pytest.approx(expected, rel=1e-2)
+    assert d.closed_form_mpd(alpha, 0.0, ratio, latent, form) == float("inf")

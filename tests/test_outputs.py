@@ -230,6 +230,7 @@ def test_a_run_that_differs_from_its_preset_is_in_no_row_and_no_verdict(finished
     c = made[1].config
     other = replace(made[1], config=replace(c, training=replace(c.training, epochs=7)))
     assert tables.table4([other]).equals(tables.table4([]))
+    assert tables.measured([made[0], other], ["kl"])["seeds"].tolist() == [1, 1]
     settings = (
         CIFAR10_VLAE.config("smoke", "photos"),
         CIFAR10_MAE[0.5].config("smoke", "photos"),

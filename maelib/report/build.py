@@ -125,7 +125,10 @@ def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Picture]:
     """
     pictures = {}
     for name in sorted({r.config.data.name for r in records}):
-        if _is_stand_in(name) <= _is_stand_in(dataset) and (images := _at_hand(name)) is not None:
+        if _is_stand_in(name) and not _is_stand_in(dataset):
+            continue
+        images = _at_hand(name)
+        if images is not None:
             pictures |= _draw(_of(name, records), images, runs)
     return pictures
 

@@ -48,8 +48,9 @@ def _panel(ax: Axes, text: str, rows: list[Verdict]) -> None:
         if math.isfinite(v.low):
             ax.plot([v.low, v.high], [place, place], color=style["color"], lw=1.5)
         ax.plot(v.difference, place, ls="", ms=6, **style)
-    count = {1: "1 seed"}
-    labels = [f"{v.claim.comparison}  ({count.get(v.seeds, f'{v.seeds} seeds')})" for v in rows]
+    labels = [
+        f"{v.claim.comparison}  ({'1 seed' if v.seeds == 1 else f'{v.seeds} seeds'})" for v in rows
+    ]
     ax.set_yticks(range(len(rows)), labels, fontsize=8)
     ax.set_ylim(len(rows) - 0.4, -0.6)
     largest = max(abs(v.difference) for v in rows) or 1.0
@@ -70,7 +71,7 @@ def plane(records: list[Record]) -> Figure:
     ones that is the most that KL can be.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
-    rows = [r for r in paper.tables()["table4"]["rows"] if records[0].config.data.name == "mnist"]
+    rows = paper.tables()["table4"]["rows"] if records[0].config.data.name == "mnist" else []
     points = [(r["kl"], r["re"], r["mpd"]) for r in rows]
     presets = list(dict.fromkeys(r.config.preset for r in records))
     for preset, marker in zip(presets, MARKERS, strict=False):
@@ -91,7 +92,7 @@ def plane(records: list[Record]) -> Figure:
     right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats")
     right.set_title("KL against MPD, and the law of the linear case", fontsize=10)
     right.legend(fontsize=8)
-    names = {r.config.objective.name: r for r in records}
+    names = dict.fromkeys(r.config.objective.name for r in records)
     handles = [plt.Line2D([], [], ls="", marker="o", label=name,
                           color=COLOURS.get(name, "#CC78BC")) for name in names]  # fmt: skip
     handles += [plt.Line2D([], [], ls="", marker=mark, color="grey", label=f"preset {preset}")

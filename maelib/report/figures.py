@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -71,7 +72,8 @@ def learning_curves(*records: Record) -> Figure:
             ax.plot(*zip(*points, strict=True), style, ms=3, color=colour, label=label)
         if getattr(config.objective, "diverse", "pairwise") != "pairwise":
             level = _predicted(record, config.objective.diverse)
-            axes[3].axhline(level, ls=":", color=colour, label="balance of the two terms")
+            if math.isfinite(level):
+                axes[3].axhline(level, ls=":", color=colour, label="balance of the two terms")
     for title, ax in zip(panels.values(), axes, strict=True):
         ax.set(title=title, xlabel="epoch")
     axes[0].set_ylabel("nats")
@@ -161,7 +163,7 @@ def figure2(
 def figure3(mae: VAE, dataset: Dataset, preset: str, count: int = 100) -> Figure:
     """Figure 3: samples from MAE."""
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
-    images = sample(mae, count, rng.generator(0, "figure 3", device=_device(mae)))
+    images = sample(mae, count, rng.generator(0, "figure 3", device=mae.device))
     show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
     return figure
 
@@ -173,7 +175,7 @@ def figure4(
     figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
     _show_threes(mae, vlae, dataset, greedy, count, 9, axes[0])
     axes[0].set(title=f"(a) original | MAE | VLAE ({_source(dataset, preset, greedy)})")
-    images = sample(mae, 64, rng.generator(0, "figure 4", device=_device(mae)))
+    images = sample(mae, 64, rng.generator(0, "figure 4", device=mae.device))
     title = f"(b) samples from MAE ({dataset.name}, preset {preset})"
     show_images(unit_range(images), 8, axes[1], title)
     return figure
@@ -182,7 +184,7 @@ def figure4(
 def _show_threes(
     mae: VAE, vlae: VAE, dataset: Dataset, greedy: bool, count: int, columns: int, ax: Axes
 ) -> None:
-    x = targets(dataset.test.images[:count]).to(_device(mae))
+    x = targets(dataset.test.images[:count]).to(mae.device)
     noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
     pairs = zip((mae, vlae), noise, strict=True)
     ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
@@ -197,10 +199,6 @@ def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def _source(dataset: Dataset, preset: str, greedy: bool) -> str:
     how = "greedy decoding" if greedy else "sampled pixels"
     return f"{dataset.name}, preset {preset}, {how}"
-
-
-def _device(model: VAE) -> torch.device:
-    return next(model.parameters()).device
 
 
 def forms_figure(records: list[Record]) -> Figure:
@@ -240,4 +238,5 @@ def _runs_of_form(
 def _predicted(record: Record, form: str) -> float:
     config, m = record.config, record.measurements
     alpha, beta = config.objective.alpha, config.objective.beta
-    return closed_form_mpd(alpha, beta, m["std"] / m["mpd"], config.network.latent, form)
+    ratio = m["std"] / m["mpd"] if m["mpd"] else 0.0
+    return closed_form_mpd(alpha, beta, ratio, config.network.latent, form)

@@ -3,11 +3,12 @@
 import html
 import math
 from collections.abc import Sequence
-from itertools import groupby
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from maelib.config import Config
 from maelib.experiments import experiment_of, images_of
 from maelib.internal.files import write_text
 from maelib.nets import COLOUR_DECODERS
@@ -56,13 +57,18 @@ def table4(records: list[Record]) -> pd.DataFrame:
 
 
 def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
-    """Our measurements alone, one model a row, as means over seeds; an empty cell has none."""
-    models = groupby(sorted(records, key=lambda r: r.config.label()), lambda r: r.config.label())
+    """Our measurements alone as means over seeds; an empty cell has none.
+
+    Runs share a row if their configurations differ in the seed alone.
+    """
+    models: dict[Config, list[Record]] = {}
+    for record in sorted(records, key=lambda r: r.config.label()):
+        models.setdefault(replace(record.config, seed=0), []).append(record)
     rows = []
-    for label, runs in ((label, list(runs)) for label, runs in models):
+    for config, runs in models.items():
         cells = {name: [r.measurements.get(name) for r in runs] for name in measures}
         means = {name: mean(values) for name, values in cells.items() if None not in values}
-        rows.append({"model": label, "seeds": len(runs)} | means)
+        rows.append({"model": config.label(), "seeds": len(runs)} | means)
     return pd.DataFrame(rows, columns=["model", "seeds", *measures]).astype(object).fillna("")
 
 

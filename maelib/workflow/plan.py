@@ -88,9 +88,9 @@ def available(dataset: str) -> str:
         return "mnist" if dataset == AUTO else dataset
 
 
-def damaged_data(preset: str, dataset: str) -> list[str]:
-    """The data sets of a preset that are there and cannot be read."""
-    names = {dataset_of(experiment, dataset) for experiment in choose(preset)}
+def damaged_data(preset: str, dataset: str, group: str = "paper") -> list[str]:
+    """The data sets of a preset's runs that are there and cannot be read."""
+    names = {dataset_of(experiment, dataset) for experiment in choose(preset, group)}
     return sorted(name for name in names if _read(name)[1])
 
 
@@ -132,7 +132,7 @@ def targets(preset: str, dataset: str, group: str = "paper") -> list[str]:
     has one that is never made, so that the command fails after all else is done.
     """
     return [
-        *(f"build/data/{name}.intact" for name in damaged_data(preset, dataset)),
+        *(f"build/data/{name}.intact" for name in damaged_data(preset, dataset, group)),
         *(f"build/tutorials/{name}.done" for name in TUTORIALS),
         *(f"results/{preset}/{name}.json" for name in runs(preset, dataset, group)),
         f"build/{preset}/{dataset}-06_representations.done",
