@@ -231,13 +231,17 @@ def test_an_altered_batch_is_named_and_never_unpickled(tmp_path):
     folder.mkdir()
     for name in cifar10.FILES:
         (folder / name).write_bytes(b"cos\nsystem\n(S'exit 1'\ntR.")
-    with pytest.raises(ValueError, match=r"data_batch_1 is not CIFAR-10's .*altered"):
+    with pytest.raises(
+        ValueError, match=r"data_batch_1 is not an intact file of CIFAR-10 .*altered"
+    ):
         dataset.load("cifar10", [tmp_path])
 
 
 def test_an_archive_that_is_no_archive_is_named(tmp_path):
     (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"half an archive")
-    with pytest.raises(ValueError, match=r"cifar-10-python\.tar\.gz is not CIFAR-10's"):
+    with pytest.raises(
+        ValueError, match=r"cifar-10-python\.tar\.gz is not an intact file of CIFAR-10"
+    ):
         dataset.load("cifar10", [tmp_path])
 
 

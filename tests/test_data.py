@@ -130,7 +130,9 @@ def test_truncated_mnist_is_an_error_even_for_auto(no_data):
     raw = no_data / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     (raw / "train-images-idx3-ubyte").write_bytes(b"\0\0\b\3")
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte is not MNIST's .*altered"):
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte is not an intact file of MNIST .*altered"
+    ):
         dataset.load("auto")
 
 
@@ -143,7 +145,9 @@ def test_a_packed_file_is_read_and_checked(tmp_path, damage):
     assert mnist._read(packed, digest(content)).tolist() == [1, 2]
     other = {"cut off": compressed[:-9], "other bytes": gzip.compress(bytes(10)), "no gzip": b"?"}
     packed.write_bytes(other[damage])
-    with pytest.raises(ValueError, match=r"labels\.gz is not MNIST's .*; delete it"):
+    with pytest.raises(
+        ValueError, match=r"labels\.gz is not an intact file of MNIST .*; delete it"
+    ):
         mnist._read(packed, digest(content))
 
 
@@ -157,7 +161,9 @@ def test_an_unpacked_file_is_read_before_a_packed_one_and_checked(tmp_path):
     assert images.shape == (2, 1, 28, 28)
     assert images[1, 0, 0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]
     path.write_bytes(content[:-1])
-    with pytest.raises(ValueError, match=r"images is not MNIST's .*truncated or altered"):
+    with pytest.raises(
+        ValueError, match=r"images is not an intact file of MNIST .*truncated or altered"
+    ):
         mnist._read(path, digest(content))
 
 
@@ -279,7 +285,9 @@ def test_processed_files_of_torchvision_are_not_read(tmp_path, monkeypatch):
 def test_a_packed_file_is_unpacked_only_so_far(tmp_path, monkeypatch):
     small_mnist(monkeypatch, tmp_path / "raw")
     monkeypatch.setattr(mnist, "LIMIT", 1000)  # as if it held terabytes
-    with pytest.raises(ValueError, match=r"idx3-ubyte\.gz is not MNIST's .*truncated or altered"):
+    with pytest.raises(
+        ValueError, match=r"idx3-ubyte\.gz is not an intact file of MNIST .*truncated or altered"
+    ):
         dataset.load("mnist", [tmp_path / "raw"])
 
 
@@ -346,7 +354,9 @@ def test_cifar_10_comes_from_its_files_or_from_its_archive(packed, tmp_path, mon
     assert [len(part) for part in (found.train, found.val, found.test)] == [500, 2000, 500]
     path = next(tmp_path.glob("*.tar.gz"), folder / "data_batch_3")
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(ValueError, match=f"{path.name} is not CIFAR-10's .*delete it"):
+    with pytest.raises(
+        ValueError, match=f"{path.name} is not an intact file of CIFAR-10 .*delete it"
+    ):
         dataset.load("cifar10", [tmp_path])
 
 

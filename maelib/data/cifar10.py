@@ -39,7 +39,9 @@ def load(roots: list[Path], download: bool = True) -> Dataset:
     batches = []
     for name, digest in FILES.items():
         path = archive or found[name]
-        with reading(path, "CIFAR-10's", "delete it, so that it is downloaded again"):
+        with reading(
+            path, "an intact file of CIFAR-10", "delete it, so that it is downloaded again"
+        ):
             content = _member(path, name) if archive else contents(path)
             batches.append(_batch(content, digest))
     images, labels = (torch.cat(parts) for parts in zip(*batches[:-1], strict=True))

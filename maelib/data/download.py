@@ -27,7 +27,7 @@ def intact(content: bytes, digest: str) -> bytes:
     """The content; ValueError if it does not have the digest, a SHA-256 or an MD5."""
     kind = "MD5" if len(digest) == 32 else "SHA-256"
     if hashlib.new(kind.replace("-", ""), content).hexdigest() != digest:
-        raise ValueError(f"it is truncated or altered: its {kind} is another")
+        raise ValueError(f"it is truncated or altered: its {kind} is not the published one")
     return content
 
 

@@ -69,7 +69,7 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     elif least is not None and value < least:
         accepted = f"a number that is at least {least}"
     elif most is not None and value > most:
-        accepted = f"a number that is at most {most}, or no memory can hold it"
+        accepted = f"a number that is at most {most}; more would not fit in memory"
     elif above is not None and value <= above:
         accepted = f"a number greater than {above}"
     elif below is not None and value >= below:

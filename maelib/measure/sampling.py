@@ -65,8 +65,8 @@ def decode_window(
     *_, features = decoder.pyramid(z)
     x = z.new_zeros(len(z), *decoder.shape)
     for row, column in _raster(x):
-        top, left = max(0, row - decoder.above), max(0, column - decoder.side)
-        piece = (..., slice(top, row + 1), slice(left, column + decoder.side + 1))
+        top, left = max(0, row - decoder.rows_above), max(0, column - decoder.columns_beside)
+        piece = (..., slice(top, row + 1), slice(left, column + decoder.columns_beside + 1))
         output = decoder.given_features(x[piece], features[piece])
         pixel, at = output[_at(row - top, column - left)], _at(row, column)
         x[at] = draw_from_mixture(pixel, uniform[at], argmax)
@@ -174,7 +174,7 @@ def sample(model: VAE, count: int, generator: Generator, temperature: float = 1.
 
 def _uniform(count: int, model: VAE, generator: Generator, greedy: bool) -> Uniform:
     channels, height, width = model.decoder.shape
-    shape = (count, channels if channels == 1 else 4, height, width)
+    shape = (count, 1 if channels == 1 else 4, height, width)
     if greedy:
         return torch.full(shape, 0.5, device=generator.device)
     return torch.rand(shape, generator=generator, device=generator.device)

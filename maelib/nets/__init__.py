@@ -83,8 +83,8 @@ class Network(Settings):
             value, kind = getattr(self, name), getattr(self, component)
             if value != usual[name] and kind not in kinds:
                 raise ValueError(
-                    f"{name} is {value}; the {component} {kind} needs {usual[name]}, since only "
-                    f"{' and '.join(kinds)} has this option."
+                    f"{name} is {value}, but only the {component} {' or '.join(kinds)} has this "
+                    f"option; leave it at {usual[name]}."
                 )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
         if with_maps and self.latent % (positions := self.map_side**2):

@@ -172,7 +172,7 @@ class SmallPixelCNN(_ColourDecoder):
     convolutions; ``blocks`` blocks of 1x1 follow.
     """
 
-    above, side = 2, 3  # rows and columns that a pixel sees beside its own
+    rows_above, columns_beside = 2, 3  # that a pixel sees, the columns to either side
 
     def __init__(self, maps: int, channels: int, blocks: int, mixtures: int, side: int = 32):
         super().__init__(maps, channels, mixtures, 1, side)

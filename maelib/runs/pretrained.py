@@ -27,7 +27,9 @@ from maelib.training.checkpoints import fingerprint, packed
 
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
 IMAGES, K = 100, 64  # by which that is measured
-REMEDY = "restore it with git checkout, or take it away if it is another's"
+REMEDY = (
+    "restore it with git checkout, or move it elsewhere if it is not one of this project's models"
+)
 
 
 @dataclass(frozen=True)
