@@ -11,7 +11,6 @@ maelib encode ~/my_pictures --model mnist-mae-a1-b0.5 --out codes.npz
 """
 
 import argparse
-import os
 import sys
 
 COMMANDS = {
@@ -36,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     options = vars(parser(given[0] if given else "").parse_args(given))
     from maelib import commands
-    from maelib.internal.files import out_of_memory
+    from maelib.internal.files import out_of_memory, silence
     from maelib.training.loop import Interrupted
     from maelib.training.state import TrainingError
 
@@ -44,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         commands.run(options.pop("command"), options)
         print(end="", flush=True)  # also where there is no sys.stdout
     except BrokenPipeError:  # as of ``maelib data digits | head -1``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 141
     except (ValueError, OSError, TrainingError) as problem:
         print(f"maelib: error: {_sentence(problem)}", file=sys.stderr)

@@ -32,21 +32,21 @@ class Device(Settings):
 
 
 @dataclass(frozen=True)
-class Where(Device):
+class ComputeOptions(Device):
     """Where and how precisely to compute."""
 
     precision: str = option("auto", "precision of matrix products", choices=PRECISIONS)
 
 
 @dataclass(frozen=True)
-class Place(Settings):
+class OutDir(Settings):
     """Where the runs lie."""
 
     out_dir: str | None = option(None, "folder of the runs instead of runs/")
 
 
 @dataclass(frozen=True)
-class Chosen(Settings):
+class RunChoice(Settings):
     """What a run is, beside its sizes."""
 
     dataset: str = option(AUTO, f"path of your own pictures, or one of {', '.join(DATASETS)}")
@@ -56,7 +56,7 @@ class Chosen(Settings):
 
 
 @dataclass(frozen=True)
-class How(Place, Where):
+class TrainOptions(OutDir, ComputeOptions):
     """How a run is trained, which does not change what it is."""
 
     max_minutes: float | None = option(None, "stop and save after so many minutes", above=0)
@@ -66,7 +66,7 @@ class How(Place, Where):
 
 
 @dataclass(frozen=True)
-class Slot(Where):
+class CampaignOptions(ComputeOptions):
     """How long a campaign lasts, and what it trains."""
 
     minutes: float = option(13.0, "minutes until it ends, with everything saved", above=0)
@@ -144,7 +144,7 @@ def _tuned() -> str:
     return "\n".join(["objectives, and the options that tune each:", *lines])
 
 
-def _train(chosen: Chosen, how: How, **given: object) -> None:
+def _train(chosen: RunChoice, how: TrainOptions, **given: object) -> None:
     from maelib.runs.run import run, train_worker
     from maelib.training import parallel
 
@@ -159,7 +159,7 @@ def _train(chosen: Chosen, how: How, **given: object) -> None:
     print(record.caption())
 
 
-def _campaign(slot: Slot) -> None:
+def _campaign(slot: CampaignOptions) -> None:
     from maelib.internal.paths import default_out_dir, resolved
     from maelib.workflow.campaign import campaign, named
 
@@ -168,7 +168,7 @@ def _campaign(slot: Slot) -> None:
     campaign(slot.minutes, out, named(slot.rows), **how)
 
 
-def _evaluate(name: str, where: Where, **given: object) -> None:
+def _evaluate(name: str, where: ComputeOptions, **given: object) -> None:
     changes = options_of(Evaluation, given)
     from maelib.data import dataset
     from maelib.measure.evaluation import measure
@@ -230,7 +230,7 @@ def _export(name: str, where: Device) -> None:
     print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
 
 
-def _runs(place: Place) -> None:
+def _runs(place: OutDir) -> None:
     from maelib.internal.paths import default_out_dir, resolved
     from maelib.runs.monitor import list_runs
 
@@ -286,13 +286,13 @@ ARGUMENTS = {
 SIZES = (Data, Network, Training, Evaluation, *objective_classes())
 # Each command's function, its argument, its own options, and those of the run it is about.
 COMMANDS = {
-    "train": (_train, None, (Chosen, How), SIZES),
-    "campaign": (_campaign, None, (Slot,), ()),
-    "evaluate": (_evaluate, "run", (Where,), (Evaluation,)),
+    "train": (_train, None, (RunChoice, TrainOptions), SIZES),
+    "campaign": (_campaign, None, (CampaignOptions,), ()),
+    "evaluate": (_evaluate, "run", (ComputeOptions,), (Evaluation,)),
     "sample": (_sample, "run", (Drawing,), ()),
     "encode": (_encode, "images", (Encoding,), ()),
     "reconstruct": (_reconstruct, "images", (Reconstruction,), ()),
     "export": (_export, "folder", (Device,), ()),
-    "runs": (_runs, None, (Place,), ()),
+    "runs": (_runs, None, (OutDir,), ()),
     "data": (_data, "dataset", (), ()),
 }

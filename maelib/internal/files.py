@@ -9,10 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 LARGEST = 2**30  # bytes of a file that is read whole
 STALE = 3600.0  # seconds after which a temporary file is taken for one of a killed process
+
+
+def silence(output: TextIO) -> None:
+    """Let what is still to be written to ``output`` vanish: the program that read it has ended."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
 def sha256(path: Path) -> str:

@@ -30,6 +30,7 @@ from maelib.training.precision import choose, inference_precision
 BLOCK = 64  # importance samples that share one noise key
 PAIR_BATCH = 512  # test images among which MPD and STD are taken
 COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
+CLUSTERING_RUNS = 5  # of k-means, and of the draw of labels
 SEED = 0  # of the order, binarisation and noise of test images: the same for every run
 LogWeights = Float[Tensor, "samples batch"]
 Observe = Callable[[int, int], None]  # is told how many images are done, and of how many
@@ -90,7 +91,7 @@ def measure(
     elif len(train.labels.unique()) > 1:
         from maelib.measure import representations  # scikit-learn takes seconds to import
 
-        means |= representations.measure_model(model, train, test)
+        means |= representations.measure_model(model, train, test, CLUSTERING_RUNS)
     lists = {**nlls, "re": re.tolist(), "kl": kl.tolist()}
     lists = {name: [round(value, 3) for value in values] for name, values in lists.items()}
     how = {
@@ -103,7 +104,7 @@ def measure(
         "binarisations": 0 if is_colour else 1,
         "pair_batch": min(PAIR_BATCH, len(x)),
         "collapse_images": len(x[first]),
-        "clustering_runs": 5,
+        "clustering_runs": CLUSTERING_RUNS,
         "precision": precision,
         "weights": "exponential moving average, best validation ELBO",
     }

@@ -122,5 +122,5 @@ def _accuracy(fitted: KNeighborsClassifier | Pipeline, test: TestCodes, truth: T
 
 
 def _summary(name: str, values: list[float]) -> dict[str, float]:
-    spread = {f"{name}_sd": statistics.stdev(values)} if len(values) > 1 else {}
-    return {name: statistics.fmean(values), **spread}
+    deviation = {f"{name}_sd": statistics.stdev(values)} if len(values) > 1 else {}
+    return {name: statistics.fmean(values), **deviation}

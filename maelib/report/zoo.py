@@ -101,12 +101,12 @@ def _colour(remedy: str) -> str:
 
 def means(runs: dict[str, list[Record]]) -> pd.DataFrame:
     """A row for each name that has runs: the means over them of each measure."""
-    means = {
+    rows = {
         name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES}
         for name, of in runs.items()
         if of
     }
-    return pd.DataFrame(means).T
+    return pd.DataFrame(rows).T
 
 
 def _validation(record: Record) -> float:

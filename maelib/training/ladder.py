@@ -8,7 +8,7 @@ needed: ``choose`` takes the first way whose steps give what plain steps give.
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -51,13 +51,16 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
 
 
 def choose(
-    state: State, step: Step, batches: Sequence[Batch], tried: Sequence[str] = WAYS
+    state: State, step: Step, batches: Iterable[Batch], tried: Sequence[str] = WAYS
 ) -> tuple[str, Take]:
     """The first of the ways ``tried`` that works, and the function that takes a step in it.
 
     A way works if ``COMPARED`` steps on ``batches`` give the losses and weights of plain steps. It
     is named in a warning if not. ``state`` is afterwards as it was before.
     """
+    if tried[0] == "eager":
+        return "eager", train_step
+    batches = list(batches)
     before = {name: tensor.clone() for name, tensor in tensors(state).items()}
     begun = state.progress.step
     plain = results(state, step, train_step, batches)

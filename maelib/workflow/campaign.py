@@ -113,10 +113,10 @@ def named(names: str) -> tuple[Experiment, ...]:
     ValueError, naming those there are, for any other.
     """
     there = {e.config("paper", e.images).short_name(): e for e in EVERYTHING}
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
-    if unknown := [name for name in wanted if name not in there]:
+    chosen = [name.strip() for name in names.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in there]:
         raise ValueError(f"rows has {unknown[0]!r}; it must be of: {', '.join(there)}.")
-    return tuple(there[name] for name in wanted) or ROWS
+    return tuple(there[name] for name in chosen) or ROWS
 
 
 def affordable(settings: Training, seconds: float, pace: dict) -> int:

@@ -27,7 +27,7 @@ COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
 
 
 @dataclass(frozen=True)
-class Job:
+class NotebookJob:
     """A notebook to execute headless, and the parameters it is given."""
 
     notebook: str
@@ -52,7 +52,7 @@ def dataset_of(experiment: Experiment, dataset: str) -> str:
     return names.get(experiment.images, experiment.images)
 
 
-def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, Job]:
+def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, NotebookJob]:
     """Every run of a preset by its name, which holds its key; none where there is no data.
 
     ValueError for a preset or data set that is not known.
@@ -65,11 +65,11 @@ def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, Job]:
     return {name: job for name, job in named.items() if name is not None}
 
 
-def run_job(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -> Job:
+def run_job(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -> NotebookJob:
     """The notebook that trains and measures a run."""
     parameters = {"preset": preset, "dataset": dataset_of(experiment, dataset)}
     parameters |= {"seed": seed} if seed else {}
-    return Job(experiment.notebook, parameters | experiment.parameters)
+    return NotebookJob(experiment.notebook, parameters | experiment.parameters)
 
 
 def run_name(experiment: Experiment, preset: str, dataset: str, seed: int = 0) -> str | None:
@@ -104,7 +104,7 @@ def _read(dataset: str) -> tuple[str | None, bool]:
         return None, not isinstance(problem, FileNotFoundError)
 
 
-def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[str]]:
+def representations(preset: str, dataset: str, root: Path) -> tuple[NotebookJob, list[str]]:
     """Notebook 06 and the runs it waits for.
 
     It needs weights, of which few are committed: where results came without them, it trains three
@@ -122,7 +122,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[Job, list[st
     if not at_hand:
         smaller = min(preset, "quick", key=list(PRESETS).index)
         parameters |= {"preset": smaller, "out_dir": "build/runs"}
-    return Job("06_representations", parameters), names if at_hand else []
+    return NotebookJob("06_representations", parameters), names if at_hand else []
 
 
 def targets(preset: str, dataset: str, group: str = "paper") -> list[str]:

@@ -23,6 +23,7 @@ from typing import TextIO
 
 from maelib.config import PRESETS
 from maelib.data import AUTO
+from maelib.internal.files import silence
 from maelib.internal.paths import default_out_dir, project_root
 from maelib.runs import record as records
 from maelib.runs.monitor import status
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _reproduce(options.preset, options.dataset, options.group, more, project_root())
     except BrokenPipeError:  # as of ``make reproduce | head -1``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)
         return 141
     except OSError as problem:
         print(f"maelib: error: {problem}", file=sys.stderr)
