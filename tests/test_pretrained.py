@@ -123,6 +123,17 @@ def test_an_export_never_takes_the_place_of_another_run_s_model(finished, export
     assert exported.path.read_bytes() == before
 
 
+def test_models_of_two_presets_stand_side_by_side(finished, exported):
+    record, model, x = finished
+    config = replace(record.config, preset="quick")
+    larger = replace(record, name="digits-mae-a1-b0.5-s0-larger", config=config)
+    folder = exported.path.parent
+    found = pretrained.export(model, larger, x, folder)
+    assert found.path.stem == "digits-mae-a1-b0.5-quick"
+    assert pretrained.find("digits-mae-a1-b0.5-quick", folder) == found
+    assert pretrained.find("digits-mae-a1-b0.5", folder) == exported
+
+
 def test_a_run_takes_the_pretrained_model_only_if_asked_and_never_over_its_own(
     finished, exported, tmp_path, monkeypatch
 ):
@@ -179,7 +190,7 @@ def test_every_pretrained_model_loads_and_its_record_is_committed():
         record = records.read(root / "results" / found.config.preset / f"{found.run}.json")
         assert pretrained.model_of(record) == found
         assert record.config == found.config
-        assert found.config.short_name() == found.path.stem
+        assert found.path.stem in pretrained.names(found.config)
         model = maelib.load(found.path.stem)
         assert next(model.parameters()).dtype == torch.float32
     assert sum(found.path.stat().st_size for found in models) < 40 * 2**20

@@ -69,8 +69,8 @@ def find(name: str, folder: Path | None = None) -> Pretrained:
     for model in there:
         if name in (model.path.stem, model.run):
             return model
-    names = ", ".join(model.path.stem for model in there) or "none in this installation"
-    raise ValueError(f"{name!r} is not a pretrained model; there are: {names}.")
+    known = ", ".join(model.path.stem for model in there) or "none in this installation"
+    raise ValueError(f"{name!r} is not a pretrained model; there are: {known}.")
 
 
 def model_of(record: Record) -> Pretrained | None:
@@ -102,6 +102,11 @@ def pretrained_models(folder: Path | None = None) -> list[Pretrained]:
     return found
 
 
+def names(config: Config) -> tuple[str, str]:
+    """The names that a run's pretrained model may have; the second ends in the preset."""
+    return config.short_name(), f"{config.short_name()}-{config.preset}"
+
+
 def read_header(path: Path) -> Pretrained:
     """What a file says of itself; ValueError if it is damaged or not a pretrained model."""
     with reading(path, "a pretrained model", REMEDY):
@@ -110,7 +115,7 @@ def read_header(path: Path) -> Pretrained:
         with safe_open(path, "pt") as file:
             content = unsealed((file.metadata() or {})["maelib"].encode())
         config = from_json(content["config"])
-        if config.short_name() != path.stem:
+        if path.stem not in names(config):
             raise ValueError(f"it holds the model {config.short_name()}")
         return typed(Pretrained, content | {"path": path, "config": config})
 
@@ -118,14 +123,17 @@ def read_header(path: Path) -> Pretrained:
 def export(model: VAE, record: Record, x: Images, folder: Path | None = None) -> Pretrained:
     """Write the file of a finished run; ``x`` are the test images that judge the rounding.
 
-    ValueError if the file holds the model of another run, or there is no project to put it in.
+    Its name ends in the preset where a run of another preset has the shorter name. ValueError if
+    the file holds the model of another run, or there is no project to put it in.
     """
     if folder is None and not (FOLDER.parent / "pyproject.toml").is_file():
         raise ValueError(
             "a model is exported into checkpoints/ of the project, but this maelib is installed "
             "without it; run pip install -e . in a clone, then export again."
         )
-    path = (folder or FOLDER) / f"{record.config.short_name()}.safetensors"
+    path, longer = ((folder or FOLDER) / f"{name}.safetensors" for name in names(record.config))
+    if path.exists() and read_header(path).config.preset != record.config.preset:
+        path = longer
     if path.exists() and (other := read_header(path)).run != record.name:
         raise ValueError(
             f"{path.name} holds the model of run {other.run} (preset {other.config.preset}); "
