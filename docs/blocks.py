@@ -62,7 +62,10 @@ def notebook_times() -> str:
     measured = pd.read_json(path, orient="index")
     minutes = (measured[["running", "training"]] / 60).round(1).add_suffix(" (minutes)")
     machines = (measured["threads"].astype(str) + " thread(s) on " + measured["hardware"]).unique()
-    note = "Training is what the models took that a notebook found trained: without them, add it."
+    note = (
+        "The column training is the time that it took to train the models which the notebook found "
+        "trained. If you do not have them, add this time."
+    )
     table = _markdown(minutes.rename_axis("notebook").reset_index())
     return f"{table}\n\n{note}\nMeasured with {' and '.join(machines)}."
 

@@ -97,7 +97,7 @@ def main_rows(names: list[str]) -> str:
     for preset in made[made.index(whole[-1]) + 1 :]:
         larger = beside_paper(preset, names)
         larger = larger[~_not_run(larger)]
-        rows.append(larger.assign(model=larger["model"] + f", preset `{preset}`"))
+        rows.append(larger.assign(model=larger["model"] + f", preset {preset}"))
         captions.append(tables.caption(of("mnist", preset)))
     return "\n\n".join([markdown(pd.concat(rows)), *captions])
 
@@ -287,7 +287,7 @@ def _alone() -> list[list[str]]:
             said[option].append(f"{a.config.label()}: {', '.join(both)}")
     rows = [[f"`{option}` alone", "; ".join(pairs)] for option, pairs in said.items() if pairs]
     others = ", ".join(f"`{option}`" for option, pairs in said.items() if not pairs)
-    why = "not investigated: no two runs differ in one of these alone"
+    why = "not investigated: no two runs in results/ differ in one of these alone"
     return [*rows, *([[f"each alone: {others}", why]] if others else [])]
 
 
