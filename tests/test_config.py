@@ -214,6 +214,8 @@ def test_a_preset_still_gives_the_configuration_of_a_committed_result(path):
     settings = read(path).config
     shown = {**asdict(settings.objective), "objective": settings.objective.name}
     del shown["name"]
+    components = asdict(settings.network) | asdict(settings.training)
+    shown |= {name: components[name] for name in (*config.COMPONENTS, *config.TUNED)}
     assert resolve("laptop", "mnist", **shown, seed=settings.seed) == settings
 
 
