@@ -26,7 +26,7 @@ from maelib.model import VAE
 from maelib.training import Job, ladder, parallel
 from maelib.training.precision import choose, matmul_precision
 from maelib.training.state import Progress, draw, restore, save, start
-from maelib.training.step import Step, encoder_steps
+from maelib.training.step import Step, encoder_steps, train_step
 from maelib.training.validate import information_rises, predictions, record_interval
 
 CHECK_EVERY = 100  # steps between checks for NaN, since a check waits for the GPU
@@ -85,8 +85,11 @@ def train(
     deadline = math.inf if max_minutes is None else time.monotonic() + 60 * max_minutes
     own = rng.own_generators(device)
     with interruption() as interrupted, matmul_precision(precision), own:
-        first = islice(batches(config, images, progress.step, per_epoch), ladder.COMPARED)
-        progress.way, take = ladder.choose(state, step, first, ladder.ways(way, state, step))
+        progress.way, take = "eager", train_step
+        tried = ladder.ways(way, state, step)
+        if tried[0] != "eager":
+            first = islice(batches(config, images, progress.step, per_epoch), ladder.COMPARED)
+            progress.way, take = ladder.choose(state, step, first, tried)
         while progress.step < total and progress.halvings <= settings.halvings:
             torch.manual_seed(rng.derive(config.seed, "layers", progress.step, parallel.rank()))
             if settings.encoder_steps and information_rises(progress):
