@@ -251,7 +251,7 @@ def test_out_of_memory_proposes_what_to_lower(tmp_path, monkeypatch, problem, ta
         raise problem
 
     monkeypatch.setattr(*target, fail)
-    with pytest.raises(TrainingError, match=r"out of memory.*batch_size \(20\).*nll_k"):
+    with pytest.raises(TrainingError, match=r"out of memory.*batch_size \(20\).*device cpu"):
         run(smoke(), out_dir=tmp_path, log=silent)
 
 
