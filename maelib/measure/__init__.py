@@ -18,6 +18,4 @@ class Evaluation(Settings):
 
     nll_images: int | None = option(None, "test images with nll_k importance samples", least=2)
     nll_k: int = option(4096, "importance samples of the NLL", least=1)
-    nll_k_all: int = option(
-        1, "importance samples of all test images, beside nll_k of some", least=1
-    )
+    nll_k_all: int = option(1, "importance samples of every test image", least=1)

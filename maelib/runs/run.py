@@ -124,9 +124,10 @@ def _finish(
     config: Config, dataset: Dataset, folder: Path, device: torch.device, log: Log, **how: object
 ) -> Record:
     """Do and record what is left of the run; this process holds the lock of ``folder``."""
-    minutes, chosen = how.get("max_minutes"), precision.choose(how.get("precision", "auto"), device)
+    minutes = how.get("max_minutes")
+    how["precision"] = precision.choose(how.get("precision", "auto"), device)
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    measured = partial(_measured, dataset, config, folder, chosen, deadline)
+    measured = partial(_measured, dataset, config, folder, how["precision"], deadline)
     remove_partials(folder)
     shutil.rmtree(folder / "checkpoints" / ".part", ignore_errors=True)
     write_json(folder / "config.json", asdict(config))
@@ -159,7 +160,7 @@ def _trained(
     write_bytes(folder / "model.safetensors", packed(weights))
     made = {
         **records.provenance(device, progress.seconds),
-        "precision": precision.choose(how.get("precision", "auto"), device),
+        "precision": how["precision"],
         "compiled": "compiled" in progress.way,
         "way": progress.way,
         "processes": parallel.size(),
