@@ -205,26 +205,33 @@ def spinning(count: int) -> Iterator[None]:
 
 
 def instructions(b: Bench) -> Iterator[Row]:
-    """Steps in float32 and in bf16 with oneDNN kept to the instructions of older processors."""
+    """Steps in both precisions, with oneDNN kept to each set of instructions there is here."""
     if b.on_gpu:
         return
-    for name in ("AVX512_CORE", "AVX512_CORE_BF16", "AVX512_CORE_AMX"):
+    has = {
+        "AVX512_CORE": torch.cpu._is_avx512_supported(),
+        "AVX512_CORE_BF16": torch.cpu._is_avx512_bf16_supported(),
+        "AVX512_CORE_AMX": torch.cpu._is_amx_tile_supported(),
+    }
+    for preset, name in product(("laptop", "short"), (name for name in has if has[name])):
         environment = os.environ | {"ONEDNN_MAX_CPU_ISA": name, "OMP_NUM_THREADS": "1"}
-        times = {p: in_child(b, p, environment) for p in ("float32", "bf16")}
-        row = f"training step, laptop, {name}"
+        times = {p: in_child(b, p, environment, preset) for p in ("float32", "bf16")}
+        row = f"training step, {preset}, {name}"
         yield b.row(row, times, "-", reference="float32", ours="bf16")
 
 
-def in_child(b: Bench, precision: str, environment: dict[str, str]) -> list[float]:
+def in_child(
+    b: Bench, precision: str, environment: dict[str, str], preset: str = "laptop"
+) -> list[float]:
     """``step_seconds`` in a process of its own."""
-    command = [sys.executable, __file__, precision, *["--quick"] * b.quick]
+    command = [sys.executable, __file__, precision, "smoke" if b.quick else preset]
     said = subprocess.check_output(command, env=environment, text=True)
     return json.loads(said.splitlines()[-1])
 
 
-def step_seconds(b: Bench, precision: str) -> list[float]:
-    """Seconds of each of some steps of ``laptop``'s network (``quick``: of a tiny one)."""
-    c = resolve("smoke" if b.quick else "laptop", "digits", lr=1e-5, init_images=100)
+def step_seconds(b: Bench, precision: str, preset: str) -> list[float]:
+    """Seconds of each of some steps of a preset's network."""
+    c = resolve(preset, "digits", lr=1e-5, init_images=100)
     step = stepper(b.state(c), c, b.batch(c, c.training.batch_size), precision)
     return interleave({"step": step}, 3 if b.quick else 15, b.device, warm=3)["step"]
 
@@ -270,4 +277,6 @@ def bytes_moved(state: State, batch: tuple[Tensor, Tensor]) -> int:
 
 
 if __name__ == "__main__":
-    print(json.dumps(step_seconds(Bench(torch.device("cpu"), "--quick" in sys.argv), sys.argv[1])))
+    chosen, network = sys.argv[1:]
+    here = Bench(torch.device("cpu"), network == "smoke")
+    print(json.dumps(step_seconds(here, chosen, network)))

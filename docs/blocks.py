@@ -107,22 +107,19 @@ def benchmarks() -> str:
 
 
 def instructions() -> str:
-    """benchmarks/instructions.json: steps in both precisions on older processors' instructions."""
-    path = ROOT / "benchmarks" / "instructions.json"
-    if not path.exists():
-        return NOT_MEASURED
-    content = json.loads(path.read_text())
-    rows = [
-        (
-            row["row"].rpartition(" ")[2],
-            *(f"{s:.3g}" for s in row["medians"].values()),
-            f"{row['ratio']:.2f}",
-        )
-        for row in content["rows"]
-    ]
-    heads = ["instructions", "float32 (seconds)", "bf16 (seconds)", "float32 / bf16"]
-    where = ", ".join(f"{name} {content['provenance'][name]}" for name in ABOUT)
-    return f"{_markdown(pd.DataFrame(rows, columns=heads))}\n\nMeasured on: {where}."
+    """benchmarks/instructions*.json: steps in both precisions, by processor and instructions."""
+    rows, about = [], []
+    for path in sorted((ROOT / "benchmarks").glob("instructions*.json")):
+        content = json.loads(path.read_text())
+        made = content["provenance"]
+        about.append(", ".join(f"{name} {made[name]}" for name in ABOUT))
+        for row in content["rows"]:
+            _, network, allowed = row["row"].split(", ")
+            seconds = (f"{s:.3g}" for s in row["medians"].values())
+            rows.append((made["cpu"], network, allowed, *seconds, f"{row['ratio']:.2f}"))
+    heads = ["processor", "network of", "instructions", "float32 (seconds)", "bf16 (seconds)"]
+    table = _markdown(pd.DataFrame(rows, columns=[*heads, "float32 / bf16"]))
+    return f"{table}\n\nMeasured on: {'; and '.join(about)}."
 
 
 def remedies_at_equal_time() -> str:

@@ -69,8 +69,8 @@ def test_the_gradient_in_bf16_points_where_that_in_float32_does(trained, name):
 
 
 def test_auto_asks_the_processor(monkeypatch):
-    for has_amx, chosen in ((True, "bf16"), (False, "float32")):
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_amx=has_amx: has_amx)
+    for has_bf16, chosen in ((True, "bf16"), (False, "float32")):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has)
         assert precision.choose("auto", CPU) == chosen
     assert precision.choose("auto", torch.device("cuda")) == "tf32"
 

@@ -12,13 +12,20 @@ from maelib.training import PRECISIONS
 
 
 def choose(name: str, device: torch.device) -> str:
-    """``auto`` is tf32 on CUDA, bf16 on a CPU with AMX, else float32; ValueError if unknown."""
+    """``auto`` is tf32 on CUDA, bf16 on a CPU that multiplies in it, else float32.
+
+    A CPU multiplies in bfloat16 with AMX or with the instructions AVX512_BF16 (docs/benchmarks.md
+    has the times). ValueError for an unknown name.
+    """
     if name not in PRECISIONS:
         raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
     if name != "auto":
         return name
-    has_amx = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
-    return "tf32" if device.type == "cuda" else "bf16" if has_amx else "float32"
+    if device.type == "cuda":
+        return "tf32"
+    # Every processor with AMX has AVX512_BF16 too.
+    has_bf16 = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16" if has_bf16 else "float32"
 
 
 @contextmanager
