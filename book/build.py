@@ -148,8 +148,10 @@ def with_downloads(name: str, text: str, pages: dict[str, str], source: Path) ->
         if not target.is_file() or str(target.relative_to(ROOT)) in pages:
             return found[0]
         copy(target, source / target.relative_to(ROOT))
-        picture = found[1].startswith("!")
-        return found[0] if picture else f"{{download}}`{found[1][1:-1]} <{found[2]}>`"
+        if found[1].startswith("!"):
+            return found[0]
+        label = found[1][1:-1].replace("`", "")  # a role ends at the first backtick
+        return f"{{download}}`{label} <{found[2]}>`"
 
     return re.sub(r"(!?\[[^\]\n]*\])\(([^)#:\s]+)\)", download, text)
 
