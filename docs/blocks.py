@@ -112,7 +112,7 @@ def instructions() -> str:
     for path in sorted((ROOT / "benchmarks").glob("instructions*.json")):
         content = json.loads(path.read_text())
         made = content["provenance"]
-        about.append(", ".join(f"{name} {made[name]}" for name in ABOUT))
+        about.append(", ".join(f"{name} {made[name]}" for name in ABOUT if name != "threads"))
         for row in content["rows"]:
             _, network, allowed = row["row"].split(", ")
             seconds = (f"{s:.3g}" for s in row["medians"].values())
