@@ -114,20 +114,24 @@ def _not_run(rows: pd.DataFrame) -> pd.Series:
 
 
 def claim_counts() -> str:
-    """How many comparisons of each claim have which verdict."""
-    if (preset := chosen("mnist")) is None:
+    """Where each claim is made, how often the paper's own values have it, and our verdicts."""
+    if chosen("mnist") is None:
         return NOTHING
-    found = pd.read_csv(folder(preset) / "claims.csv")
-    return markdown(pd.crosstab(found["claim"], found["verdict"]).reset_index())
+    return markdown(tables.claim_table(judged("mnist") + judged("cifar10")))
 
 
 def other_claims(images: str) -> str:
     """Claim (vi) at the preset of its data set, if that is not MNIST's."""
     if (preset := chosen(images)) in (None, chosen("mnist")):
         return ""
-    judged = [v for v in claims.verdicts(of(images, preset)) if v.claim.larger.images == images]
-    text = f"{tables.caption(of(images, preset))} {tables.verdict_note(judged)}"
-    return f"{markdown(tables.verdict_table(judged))}\n\n{tables.in_markdown(text)}"
+    text = f"{tables.caption(of(images, preset))} {tables.verdict_note(judged(images))}"
+    return f"{markdown(tables.verdict_table(judged(images)))}\n\n{tables.in_markdown(text)}"
+
+
+def judged(images: str) -> list[claims.Verdict]:
+    """The verdicts on the claims about a data set, at its own preset."""
+    found = claims.verdicts(of(images, chosen(images)))
+    return [v for v in found if v.claim.larger.images == images]
 
 
 def picture(name: str, words: str, images: str = "mnist") -> str:

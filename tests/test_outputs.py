@@ -170,6 +170,17 @@ def test_several_seeds_are_judged_by_student_over_seeds_and_by_holm(finished):
     assert fifth.verdict == claims.FAILS
 
 
+def test_a_claim_has_the_difference_of_the_paper_s_own_values():
+    found = {(c.text.split()[0], c.comparison): c.printed for c in claims.CLAIMS}
+    assert found["(iii)", "nll: vlae - mae-a1-b0.5"] == pytest.approx(78.32 - 78.08)
+    assert found["(iv)", "kmeans_20: mae-a1-b0.5 - vlae"] == pytest.approx(93.3 - 67.9)
+    bits = found["(vi)", "nll: vlae - mae-a0.5-b1"]
+    assert bits == pytest.approx((2.97 - 2.96) * 3072 * math.log(2))
+    counted = tables.claim_table(claims.verdicts([])).set_index("claim")["in the paper's values"]
+    assert counted["(viii) beta 0.1 to 0.5: better NLL"] == "2 of 3"  # 78.24 became 78.28
+    assert counted["(ii) larger beta, smaller STD"] == "6 of 6"
+
+
 def test_holm_stops_at_the_first_difference_that_is_not_certain():
     assert claims.holm([0.01, 0.04, math.nan, 0.02]) == [True, True, False, True]
     assert claims.holm([0.01, 0.04, 0.03]) == [True, False, False]

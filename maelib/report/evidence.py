@@ -18,14 +18,17 @@ STYLES = {
     OPEN: {"color": "#949494", "marker": "D"},
     ONE_SEED: {"color": "#0173B2", "marker": "o", "mfc": "white"},
 }
+PRINTED = {"color": "black", "marker": "x"}
 UNITS = {"kmeans": "per cent", "knn": "per cent", "linear": "per cent"}
+OTHER = "#CC78BC"
 MARKERS = "osD^vP"  # of the presets
 
 
 def forest(verdicts: list[Verdict]) -> Figure:
     """Every comparison that has runs: its difference and 95 % interval, a panel for each claim.
 
-    A difference to the right of zero is in favour of the claim.
+    A difference to the right of zero is in favour of the claim. The paper's own difference is a
+    cross.
     """
     drawn = [v for v in verdicts if not math.isnan(v.difference)]
     panels = [(text, list(rows)) for text, rows in groupby(drawn, lambda v: v.claim.text)]
@@ -36,8 +39,9 @@ def forest(verdicts: list[Verdict]) -> Figure:
     )  # fmt: skip
     for ax, (text, rows) in zip(axes[:, 0], panels, strict=False):
         _panel(ax, text, rows)
-    handles = [plt.Line2D([], [], ls="", label=name, **style) for name, style in STYLES.items()]
-    figure.legend(handles=handles, loc="outside upper center", ncols=4, fontsize=8)
+    styles = STYLES | {"the paper's values": PRINTED}
+    handles = [plt.Line2D([], [], ls="", label=name, **style) for name, style in styles.items()]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
     return figure
 
 
@@ -48,14 +52,17 @@ def _panel(ax: Axes, text: str, rows: list[Verdict]) -> None:
         if math.isfinite(v.low):
             ax.plot([v.low, v.high], [place, place], color=style["color"], lw=1.5)
         ax.plot(v.difference, place, ls="", ms=6, **style)
+        if v.claim.printed is not None:
+            ax.plot(v.claim.printed, place, ls="", ms=5, **PRINTED)
     labels = [
         f"{v.claim.comparison}  ({'1 seed' if v.seeds == 1 else f'{v.seeds} seeds'})" for v in rows
     ]
     ax.set_yticks(range(len(rows)), labels, fontsize=8)
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    largest = max(abs(v.difference) for v in rows) or 1.0
+    points = [p for v in rows for p in (v.difference, v.claim.printed) if p is not None]
+    largest = max(map(abs, points)) or 1.0
     ends = [end for v in rows for end in (v.low, v.high) if math.isfinite(end)]
-    seen = np.clip([*ends, *(v.difference for v in rows)], -3 * largest, 3 * largest)
+    seen = np.clip([*ends, *points], -3 * largest, 3 * largest)
     reach = 1.15 * np.abs(seen).max() or 1.0
     ax.set_xlim(-reach if seen.min() < 0 else -0.25 * reach, reach)
     unit = UNITS.get(rows[0].claim.measure.split("_")[0], "nats")
@@ -76,7 +83,7 @@ def plane(records: list[Record]) -> Figure:
     presets = list(dict.fromkeys(r.config.preset for r in records))
     for preset, marker in zip(presets, MARKERS, strict=False):
         for r in (r for r in records if r.config.preset == preset):
-            m, colour = r.measurements, COLOURS.get(r.config.objective.name, "#CC78BC")
+            m, colour = r.measurements, COLOURS.get(r.config.objective.name, OTHER)
             points.append((m["kl"], m["re"], m["mpd"]))
             for ax, x, y in ((left, m["kl"], m["re"]), (right, m["mpd"], m["kl"])):
                 ax.plot(x, y, marker, color=colour, ms=5, alpha=0.8)
@@ -86,20 +93,23 @@ def plane(records: list[Record]) -> Figure:
         right.plot(mpds[: len(rows)], kl[: len(rows)], "kx", ms=6)
     equal_elbo(left, kl, re)
     latent = records[0].config.network.latent
-    curve = np.geomspace(mpds.min() / 1.5, mpds.max() * 1.5, 100)
+    curve = np.geomspace(1, mpds.max() * 1.5, 100)
     law = latent / 2 * np.log1p(curve / latent)
     right.plot(curve, law, "k-", lw=1, label=f"{latent / 2:g} log(1 + MPD / {latent})")
-    right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats")
-    right.set_title("KL against MPD, and the law of the linear case", fontsize=10)
+    # A model that ignores its code has an MPD near zero, which would stretch a logarithmic axis.
+    right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats", xlim=(1, None))
+    right.set_title("KL against MPD from 1 nat, and the law of the linear case", fontsize=10)
     right.legend(fontsize=8)
-    names = dict.fromkeys(r.config.objective.name for r in records)
-    handles = [plt.Line2D([], [], ls="", marker="o", label=name,
-                          color=COLOURS.get(name, "#CC78BC")) for name in names]  # fmt: skip
+    present = {r.config.objective.name for r in records}
+    colours = {name: colour for name, colour in COLOURS.items() if name in present}
+    colours |= {"other remedies": OTHER} if present - set(COLOURS) else {}
+    handles = [plt.Line2D([], [], ls="", marker="o", label=name, color=colour)
+               for name, colour in colours.items()]  # fmt: skip
     handles += [plt.Line2D([], [], ls="", marker=mark, color="grey", label=f"preset {preset}")
                 for preset, mark in zip(presets, MARKERS, strict=False)]  # fmt: skip
     if rows:
         handles.append(plt.Line2D([], [], ls="", marker="x", color="black", label="paper, Table 4"))
-    left.legend(handles=handles, fontsize=8)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     left.set_title(f"Rate and distortion on {records[0].config.data.name}", fontsize=10)
     return figure
 

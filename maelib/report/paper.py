@@ -17,3 +17,14 @@ def row(table: str, identifier: str | None) -> dict | None:
     """The row of ``table`` with an ``id``; None if there is none."""
     rows = tables()[table]["rows"]
     return next((r for r in rows if identifier and r.get("id") == identifier), None)
+
+
+def value(row: dict, measure: str) -> float | None:
+    """What a row prints of a measure (``kmeans_10``: of k-means with K = 10); None if nothing."""
+    kind, _, size = measure.partition("_")
+    if not size:
+        return row.get(measure)
+    if kind not in row:
+        return None
+    sizes = [str(s) for s in tables()["table2"]["columns"][kind]]
+    return row[kind][sizes.index(size)]

@@ -13,7 +13,7 @@ from maelib.experiments import experiment_of, images_of
 from maelib.internal.files import write_text
 from maelib.nets import COLOUR_DECODERS
 from maelib.report import paper
-from maelib.report.claims import Verdict
+from maelib.report.claims import SOURCES, Verdict
 from maelib.runs.record import Record, measured_how
 
 MEASURES = ("re", "kl", "mpd", "std", "elbo", "nll")
@@ -72,6 +72,28 @@ def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["model", "seeds", *measures]).astype(object).fillna("")
 
 
+def claim_table(verdicts: list[Verdict]) -> pd.DataFrame:
+    """One claim a row: where it is made, and how many of its comparisons have which verdict.
+
+    A column counts the comparisons in which the paper's own values agree with the claim.
+    """
+    rows = [
+        {
+            "claim": v.claim.text,
+            "made in": SOURCES[v.claim.text.split()[0]],
+            "agrees": (v.claim.printed or 0.0) > 0,
+            "verdict": v.verdict,
+        }
+        for v in verdicts
+    ]
+    found = pd.DataFrame(rows)
+    by_claim = found.groupby(["claim", "made in"])["agrees"]
+    agreeing = by_claim.sum().astype(str) + " of " + by_claim.count().astype(str)
+    counts = pd.crosstab([found["claim"], found["made in"]], found["verdict"])
+    counts.insert(0, "in the paper's values", agreeing)
+    return counts.rename_axis(columns=None).reset_index()
+
+
 def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
     """The claims, one comparison a row, with the difference and its 95 % interval."""
     rows = [
@@ -82,6 +104,7 @@ def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
             "95 % interval": f"[{v.low:.2f}, {v.high:.2f}]" if math.isfinite(v.low) else "",
             "seeds": v.seeds or "",
             "verdict": v.verdict,
+            "paper": "" if v.claim.printed is None else f"{v.claim.printed:.2f}",
         }
         for v in verdicts
     ]
@@ -93,10 +116,12 @@ def verdict_note(verdicts: list[Verdict]) -> str:
     count = sum(not math.isnan(v.p) for v in verdicts)
     return (
         "Difference: the mean over seeds of the difference within each seed, with Student's t "
-        "interval over seeds. Holds or fails: certain at 5 % by Holm's method over the "
-        f"{count} comparisons that have two seeds or more. With one seed the interval is over "
+        "interval over seeds. Holds or fails: significant at 5 % by Holm's method over the "
+        f"{count} comparisons that have two seeds or more. The intervals are not corrected, so "
+        "one can exclude 0 although the verdict is undecided. With one seed the interval is over "
         "images (batches of images for MPD and STD) and is of these two trained models alone; an "
-        "accuracy then has none."
+        "accuracy then has none. Paper: the same difference of the values that the paper prints, "
+        "bits/dim turned into nats."
     )
 
 
@@ -188,13 +213,8 @@ def _ours(printed: dict, measure: str, records: list[Record]) -> str:
 
 
 def _printed(row: dict, measure: str) -> str:
-    if measure in row:
-        return f"{row[measure]:.2f}"
-    kind, _, size = measure.partition("_")
-    if kind not in row:
-        return ""
-    sizes = [str(s) for s in paper.tables()["table2"]["columns"][kind]]
-    return f"{row[kind][sizes.index(size)]:.1f}"
+    value = paper.value(row, measure)
+    return "" if value is None else f"{value:.{1 if '_' in measure else 2}f}"
 
 
 def mean(values: list[float]) -> str:
