@@ -61,7 +61,8 @@ def notebook_times() -> str:
         return NOT_MEASURED
     measured = pd.read_json(path, orient="index")
     minutes = (measured[["running", "training"]] / 60).round(1).add_suffix(" (minutes)")
-    machines = (measured["threads"].astype(str) + " thread(s) on " + measured["hardware"]).unique()
+    threads = measured["threads"].map(lambda n: f"{n} thread{'s' * (n > 1)}")
+    machines = (threads + " on " + measured["hardware"]).unique()
     note = (
         "The column training is the time that it took to train the models which the notebook found "
         "trained. If you do not have them, add this time."
