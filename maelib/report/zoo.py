@@ -21,8 +21,8 @@ ENOUGH = 4  # remedies that make a table and a picture
 NOTE = (
     "Of each remedy the try with the best validation ELBO, the mean over its seeds. "
     "mutual_information (I_q) cannot exceed log_n, the logarithm of the number of images that it "
-    "is estimated from: {}. minutes: of training, on whatever processor it ran. NLL to swap_cost "
-    "in nats, active_units of the dimensions of the code, the last three in per cent."
+    "is estimated from: {}. NLL to swap_cost in nats, active_units of the dimensions of the code, "
+    "the last three in per cent."
 )
 
 
@@ -59,10 +59,8 @@ def table(records: list[Record]) -> pd.DataFrame:
         finished = sum(any(e.made(r.config) for r in records) for e in tries)
         measured = {m: tables.mean([r.measurements[m] for r in runs if m in r.measurements])
                     for m in MEASURES}  # fmt: skip
-        minutes = tables.mean([r.provenance["train_seconds"] / 60 for r in runs])
         about = {"remedy": name, "try": chosen.label if runs else "", "seeds": len(runs)}
-        rows.append(about | {"tries": f"{finished} of {len(tries)}"} | measured
-                    | {"minutes": minutes})  # fmt: skip
+        rows.append(about | {"tries": f"{finished} of {len(tries)}"} | measured)
     return pd.DataFrame(rows)
 
 
