@@ -24,7 +24,7 @@ from maelib.training.step import Step, announce, device_step, loss_terms, train_
 COMPARED = 5  # steps by which a way is compared with plain steps
 WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's moments are made
 SECONDS = {"cuda": 120.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
-WORTH_COMPILING = 10_000  # steps that repay the minute or two of compiling
+WORTH_COMPILING = {"cuda": 10_000, "cpu": 1_500}  # steps that repay the minute of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
 FARTHEST = 0.5  # relative distance of two changes of the weights, most of which are Adam's signs
 Batch = tuple[Images, Codes]
@@ -44,7 +44,7 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
         return ("eager",)
     if way != "auto":
         return WAYS[WAYS.index(way) :]
-    is_long = step.total >= WORTH_COMPILING
+    is_long = step.total >= WORTH_COMPILING[device]
     if device != "cuda":
         return WAYS[WAYS.index("compiled" if is_long else "eager") :]
     return WAYS if is_long else WAYS[WAYS.index("captured") :]
