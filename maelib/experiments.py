@@ -135,6 +135,8 @@ ZOO: dict[str, tuple[Experiment, ...]] = {
     "smaller kernels": _zoo("small-kernel", "max_kernel", (1, 3, 5)),
     "VampPrior": _zoo("vamp", "pseudo_inputs", (100, 250, 500), prior="vamp"),
     **{f"MAE, {form}": tries for form, tries in _NORMAL.items()},
+    "plain VAE, flow prior": (VLAE_NO_FREE_BITS,),
+    "free bits, batch, flow prior": (VLAE,),
     **{f"MAE, {form}, flow prior": tuple(FORMS[form].values()) for form in DIVERSE_FORMS},
     "decoder without z": _zoo("no-code"),
     "constant encoder": _zoo("constant", "delta", (0.1, 0.15, 0.3)),

@@ -93,7 +93,7 @@ def plane(records: list[Record]) -> Figure:
 
 def _colour(remedy: str) -> str:
     """MAE's and the plain VAE's are those of the course; the other remedies are black."""
-    kind = "mae" if remedy.startswith("MAE") else "vlae" if remedy == "plain VAE" else ""
+    kind = "mae" if remedy.startswith("MAE") else "vlae" if "plain VAE" in remedy else ""
     return COLOURS.get(kind, "black")
 
 
