@@ -25,6 +25,15 @@ OF_MAE = {"alpha", "beta", "diverse", "free_bits", "decoder"}
 PAPER = [  # the rows of its tables, and MAE in other forms and with free bits
     e for e in EVERYTHING if e.row or (e.objective == "mae" and set(e.options) <= OF_MAE)
 ]
+NAMES = {"elbo": "L_elbo"}
+THREES = "test images in threes, the original, MAE's reconstruction and VLAE's; "
+SHOWN = {  # in the pictures
+    "figure2": THREES + "each pixel has its more probable value.",
+    "figure2_sampled": THREES + "each pixel is drawn from its distribution.",
+    "figure3": "images drawn from MAE's prior.",
+    "figure4": THREES + "decoded greedily. Right: images from MAE's prior.",
+    "figure4_sampled": THREES + "each pixel is drawn. Right: images from MAE's prior.",
+}
 MODELS = {"MAE(1, 0.5)": claims.BEST, "VLAE": VLAE, "ResNet VAE": experiments.VAE}
 
 
@@ -153,6 +162,11 @@ def remedies() -> str:
     return f"![{words}](../{picture})\n\n{table}"
 
 
+def remedy_options() -> str:
+    """What each remedy of the zoo is tried with."""
+    return markdown(zoo.options())
+
+
 def pictures() -> str:
     """Figures 2, 3 and 4 of every data set, where they have been drawn."""
     found = []
@@ -163,7 +177,7 @@ def pictures() -> str:
                 file = "_".join(filter(None, [number, name, sampled]))
                 words = f"Figure {number[-1]}, {name}" + (", sampled pixels" if sampled else "")
                 if (shown := picture(file, words, images)) != NOTHING:
-                    found.append(shown)
+                    found.append(f"{words}, preset {chosen(images)}: {SHOWN[kind]}\n\n{shown}")
     return "\n\n".join(found) or NOTHING
 
 
@@ -192,8 +206,9 @@ def differences() -> str:
             rows.append({"model": tables.row_name(paper.row("table4", e.row))} | gaps)
     found = pd.DataFrame(rows).set_index("model")
     said = [
-        f"- {m.upper()}: larger than the paper's in {int((found[m] > 0).sum())} of {len(found)} "
-        f"models; ours minus the paper's is {found[m].min():+.2f} to {found[m].max():+.2f} nats."
+        f"- {NAMES.get(m, m.upper())}: larger than the paper's in {int((found[m] > 0).sum())} of "
+        f"{len(found)} models; ours minus the paper's is {found[m].min():+.2f} to "
+        f"{found[m].max():+.2f} nats."
         for m in tables.MEASURES
     ]
     table = markdown(found.map("{:+.2f}".format).reset_index())
@@ -220,9 +235,8 @@ def missing() -> str:
     """The models of the list that have not been run, with the commands that train them."""
     commands = []
     for images in experiments.IMAGES:
-        preset = chosen(images) or "laptop"
-        found = of(images, preset)
-        name = found[0].config.data.name if found else images
+        preset, name = chosen(images) or "laptop", images
+        found = [r for r in of(images, preset) if r.config.data.name == name]
         there = {experiment_of(r.config) for r in found}
         for e in (e for e in PAPER if e.images == images and e not in there):
             options = [f"--{key.replace('_', '-')} {value}" for key, value in e.options.items()]
@@ -291,7 +305,10 @@ def _alone() -> list[list[str]]:
             said[option].append(f"{a.config.label()}: {', '.join(both)}")
     rows = [[f"`{option}` alone", "; ".join(pairs)] for option, pairs in said.items() if pairs]
     others = ", ".join(f"`{option}`" for option, pairs in said.items() if not pairs)
-    why = "not investigated: no two runs in results/ differ in one of these alone"
+    why = (
+        "not investigated: no two runs in results/ differ in one of these alone; of the short "
+        "trainings in the row above some do"
+    )
     return [*rows, *([[f"each alone: {others}", why]] if others else [])]
 
 
@@ -303,12 +320,21 @@ def _settings(record: Record) -> dict:
 
 
 def _free_bits(preset: str) -> str:
-    pair = experiments.MAE_FREE_BITS, MAE[0.5, 0.1]
-    both = {m: [mean(e, preset, m) for e in pair] for m in ("kl", "mpd", "nll")}
-    if None in both["nll"]:
-        return "not investigated: one of the two models has not been run"
-    said = [f"{m.upper()} {a - b:+.2f}" for m, (a, b) in both.items()]
-    return f"with free bits minus without: {', '.join(said)} nats"
+    runs = [
+        {r.config.seed: r for r in of("mnist", preset) if experiment_of(r.config) is e}
+        for e in (experiments.MAE_FREE_BITS, MAE[0.5, 0.1])
+    ]
+    seeds = sorted(runs[0].keys() & runs[1].keys())
+    if not seeds:
+        return "not investigated: no seed has both models"
+    gaps = {
+        m: np.mean([runs[0][s].measurements[m] - runs[1][s].measurements[m] for s in seeds])
+        for m in ("kl", "mpd", "nll")
+    }
+    said = ", ".join(f"{m.upper()} {gap:+.2f}" for m, gap in gaps.items())
+    return (
+        f"with free bits minus without, from {len(seeds)} seed{'s' * (len(seeds) > 1)}: {said} nats"
+    )
 
 
 def _form_ratios(preset: str) -> str:
@@ -320,16 +346,18 @@ def _form_ratios(preset: str) -> str:
 
 
 def _few_samples(preset: str) -> str:
-    changes = {}
+    changes: dict[tuple[int, int], dict[str, list[float]]] = {}
     for r in of("mnist", preset):
         if "nll_all" in r.per_image:
             many, few = r.per_image["nll"], r.per_image["nll_all"]
-            ks = r.evaluation["nll_k_all"], r.evaluation["nll_k"]
-            changes.setdefault(ks, []).append(float(np.mean(many) - np.mean(few[: len(many)])))
+            models = changes.setdefault((r.evaluation["nll_k_all"], r.evaluation["nll_k"]), {})
+            change = float(np.mean(many) - np.mean(few[: len(many)]))
+            models.setdefault(r.config.label(), []).append(change)
     said = [
-        f"from k = {few} to k = {many} the NLL changes by {min(v):+.2f} to {max(v):+.2f} nats "
-        f"({len(v)} models)"
-        for (few, many), v in sorted(changes.items())
+        f"from k = {few} to k = {many} the NLL changes by "
+        + ", ".join(f"{np.mean(v):+.2f} ({label})" for label, v in sorted(models.items()))
+        + " nats"
+        for (few, many), models in sorted(changes.items())
     ]
     beyond = "; the change from there to the paper's 4096 has not been investigated"
     return "; ".join(said) + beyond if said else "not investigated: one k for each run"

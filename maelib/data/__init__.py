@@ -23,7 +23,7 @@ class Data(Settings):
     name: str
     train_images: int | None = option(None, "use only the first so many training images", least=2)
     val_images: int | None = option(None, "use only the first so many validation images", least=2)
-    test_images: int | None = option(None, "measure on the first so many test images", least=2)
+    test_images: int | None = option(None, "measure on so many random test images", least=2)
 
     @property
     def is_own(self) -> bool:

@@ -40,8 +40,10 @@ class Claim:
     def printed(self) -> float | None:
         """The difference of the two values that the paper prints; None where it has not both.
 
-        Bits/dim are turned into nats per image.
+        Bits/dim are turned into nats per image. Table 3 is of the paper's small window alone.
         """
+        if "decoder" in self.larger.options:
+            return None
         table, name, unit = "table2" if "_" in self.measure else "table4", self.measure, 1.0
         if self.larger.images == "cifar10":
             table, name, unit = "table3", "bpd", 3 * 32 * 32 * math.log(2)
@@ -80,9 +82,9 @@ SOURCES = {
     "(vii)": "Section 4.1.2, Table 2",
     "(viii)": "Appendix B.1.2, Table 4",
 }
-# (iv) is k-means with K = 10 and 20, (vii) Table 2's classifiers. Both, and (v), are about
-# ``BEST`` alone: every further comparison makes it harder for all of them to be significant.
-CLUSTERS = ("kmeans_10", "kmeans_20")
+# (iv), (v) and (vii) are about ``BEST`` alone: every further comparison makes it harder for all of
+# them to be significant.
+CLUSTERS = ("kmeans_10", "kmeans_20", "kmeans_30")
 CLASSES = [f"{kind}_{count}" for kind in ("knn", "linear") for count in (100, 1000, "all")]
 CLAIMS = (
     *(Claim(f"(i) larger alpha, larger {m.upper()}", m, MAE[high, beta], MAE[low, beta])
@@ -94,9 +96,9 @@ CLAIMS = (
     *(Claim("(iv) MAE beats ResNet VAE and VLAE in clustering", m, BEST, other)
       for m in CLUSTERS for other in (VAE, VLAE)),
     Claim("(v) MAE keeps more than VLAE: smaller RE", "re", VLAE, BEST),
-    *(Claim("(vi) MAE improves on our VLAE (Table 3)", "nll", experiments.CIFAR10_VLAE, mae)
+    *(Claim("(vi) MAE beats VLAE on CIFAR-10", "nll", experiments.CIFAR10_VLAE, mae)
       for mae in experiments.CIFAR10_MAE.values()),
-    Claim("(vi) MAE improves on our VLAE (Table 3)", "nll", experiments.CIFAR10_FULL_VLAE,
+    Claim("(vi) MAE beats VLAE on CIFAR-10", "nll", experiments.CIFAR10_FULL_VLAE,
           experiments.CIFAR10_FULL_MAE),
     *(Claim("(vii) MAE beats ResNet VAE and VLAE in classification", m, BEST, other)
       for m in CLASSES for other in (VAE, VLAE)),

@@ -2,6 +2,7 @@
 
 import html
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -75,23 +76,22 @@ def measured(records: list[Record], measures: Sequence[str]) -> pd.DataFrame:
 def claim_table(verdicts: list[Verdict]) -> pd.DataFrame:
     """One claim a row: where it is made, and how many of its comparisons have which verdict.
 
-    A column counts the comparisons in which the paper's own values agree with the claim.
+    Two columns count the comparisons whose difference has the claim's sign: of those that the
+    paper's values have, and of those that were run.
     """
-    rows = [
-        {
-            "claim": v.claim.text,
-            "made in": SOURCES[v.claim.text.split()[0]],
-            "agrees": (v.claim.printed or 0.0) > 0,
-            "verdict": v.verdict,
-        }
-        for v in verdicts
-    ]
-    found = pd.DataFrame(rows)
-    by_claim = found.groupby(["claim", "made in"])["agrees"]
-    agreeing = by_claim.sum().astype(str) + " of " + by_claim.count().astype(str)
-    counts = pd.crosstab([found["claim"], found["made in"]], found["verdict"])
-    counts.insert(0, "in the paper's values", agreeing)
-    return counts.rename_axis(columns=None).reset_index()
+    rows = []
+    for text in dict.fromkeys(v.claim.text for v in verdicts):
+        of = [v for v in verdicts if v.claim.text == text]
+        theirs = [v.claim.printed for v in of if v.claim.printed is not None]
+        ours = [v.difference for v in of if not math.isnan(v.difference)]
+        about = {"claim": text, "made in": SOURCES[text.split()[0]]}
+        for name, values in (("sign in the paper", theirs), ("sign in ours", ours)):
+            about[name] = f"{sum(value > 0 for value in values)} of {len(values)}"
+        rows.append(about | Counter(v.verdict for v in of))
+    table = pd.DataFrame(rows)
+    counts = table.columns[4:]
+    table[counts] = table[counts].fillna(0).astype(int)
+    return table
 
 
 def verdict_table(verdicts: list[Verdict]) -> pd.DataFrame:
@@ -120,8 +120,9 @@ def verdict_note(verdicts: list[Verdict]) -> str:
         f"{count} comparisons that have two seeds or more. The intervals are not corrected, so "
         "one can exclude 0 although the verdict is undecided. With one seed the interval is over "
         "images (batches of images for MPD and STD) and is of these two trained models alone; an "
-        "accuracy then has none. Paper: the same difference of the values that the paper prints, "
-        "bits/dim turned into nats."
+        "accuracy then has none. No interval over seeds holds the choice of the test images, "
+        "which all seeds share. Paper: the same difference of the values that the paper prints; "
+        "on CIFAR-10 its last digit is 21 nats."
     )
 
 

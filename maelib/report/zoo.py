@@ -21,7 +21,9 @@ ENOUGH = 4  # remedies that make a table and a picture
 NOTE = (
     "Of each remedy the try with the best validation ELBO, the mean over its seeds. "
     "mutual_information (I_q) cannot exceed log_n, the logarithm of the number of images that it "
-    "is estimated from: {}. NLL to swap_cost in nats, active_units of the dimensions of the code, "
+    "is estimated from: {}. Within half a nat of it a value is a lower bound, marked by ≥, and "
+    "such values cannot be ordered. The NLL of one run has a standard error of {:.2f} or less over "
+    "the test images. NLL to swap_cost in nats, active_units of the dimensions of the code, "
     "the last three in per cent."
 )
 
@@ -59,6 +61,8 @@ def table(records: list[Record]) -> pd.DataFrame:
         finished = sum(any(e.made(r.config) for r in records) for e in tries)
         measured = {m: tables.mean([r.measurements[m] for r in runs if m in r.measurements])
                     for m in MEASURES}  # fmt: skip
+        if any(r.measurements.get("saturated") for r in runs):
+            measured["mutual_information"] = f"≥ {measured['mutual_information']}"
         about = {"remedy": name, "try": chosen.label if runs else "", "seeds": len(runs)}
         rows.append(about | {"tries": f"{finished} of {len(tries)}"} | measured)
     return pd.DataFrame(rows)
@@ -68,7 +72,19 @@ def caption(records: list[Record]) -> str:
     """How the table's values were measured."""
     of = [r for r in records if any(e.made(r.config) for tries in ZOO.values() for e in tries)]
     ceilings = sorted({f"{r.measurements['log_n']:.2f}" for r in of if "log_n" in r.measurements})
-    return tables.caption(of, NOTE.format(" or ".join(ceilings) or "not measured"))
+    error = max((r.measurements.get("nll_standard_error", 0.0) for r in of), default=0.0)
+    return tables.caption(of, NOTE.format(" or ".join(ceilings) or "not measured", error))
+
+
+def options() -> pd.DataFrame:
+    """A remedy with an option a row: the option and the values that are tried."""
+    rows = []
+    for name, tries in ZOO.items():
+        for option in tries[0].options:
+            values = [e.options.get(option) for e in tries]
+            if 1 < len(values) == len(set(values)):
+                rows.append((name, option, ", ".join(map(str, values))))
+    return pd.DataFrame(rows, columns=["remedy", "option", "values"])
 
 
 def plane(records: list[Record]) -> Figure:
