@@ -1,5 +1,6 @@
 """The list of runs, and its joins: to the paper's rows, to configurations, to pictures."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -102,6 +103,16 @@ def test_every_row_that_the_authors_trained_has_one_experiment(table):
         assert len(found) == (2 if twice else 1), row
         decoders = {e.config("paper", images).network.decoder for e in found}
         assert len(decoders) == len(found)
+
+
+def test_the_table_of_clusters_has_each_way_to_label_them():
+    made = record(EVERYTHING[0].config("quick", "mnist"), 1.0)
+    values = {"kmeans_20": 2.0, "kmeans_20_majority": 3.0, "kmeans_20_hungarian": 4.0}
+    found = tables.clustering([replace(made, measurements=values | {"kmeans_20_nmi": 0.5})])
+    rows = found.set_index(["model", "clusters"])
+    ours = rows.loc["ResNet VAE w. AF", 20].to_dict()
+    assert ours == {"nearest": "2.00", "majority": "3.00", "hungarian": "4.00", "NMI": "0.50"}
+    assert (rows.drop(index=("ResNet VAE w. AF", 20)) == tables.NOT_RUN).all(axis=None)
 
 
 @pytest.mark.parametrize("preset", config.PRESETS)

@@ -64,6 +64,30 @@ def test_the_table_has_the_best_try_of_each_remedy(tmp_path):
     assert list(table.index) == list(ZOO)
 
 
+def test_the_table_has_each_remedy_s_change_of_the_nll(tmp_path):
+    plain, annealing = ZOO["plain VAE"][0], ZOO["KL annealing"][0]
+    made, _, _ = run(plain.config("smoke", "digits"), device="cpu", out_dir=tmp_path, log=silent)
+
+    def record(e, seed, nll):
+        measured = made.measurements | {"nll": nll}
+        return replace(made, config=e.config("smoke", "digits", seed), measurements=measured)
+
+    def changes(runs):
+        return zoo.table(runs).set_index("remedy")["nll_change"]
+
+    pairs = [record(plain, 0, 10.0), record(annealing, 0, 8.0), record(plain, 1, 10.0)]
+    pairs.append(record(annealing, 1, 9.0))
+    assert changes(pairs)["KL annealing"] == "-1.50 [-7.85, +4.85]"  # t of one degree is 12.71
+    assert (changes(pairs).drop("KL annealing") == "").all()
+    lower = [value - 2 for value in made.per_image["nll"]]
+    every = {name: lower if name == "nll" else made.per_image[name] for name in made.per_image}
+    every |= {"nll_all": [v - 2 for v in made.per_image["nll_all"]]} if "nll_all" in every else {}
+    one = replace(record(annealing, 0, 0.0), per_image=every)
+    assert changes([made, one])["KL annealing"] == "-2.00 [-2.00, -2.00]"
+    other = replace(one, evaluation=one.evaluation | {"nll_k": 1})
+    assert changes([made, other])["KL annealing"] == ""
+
+
 def test_help_names_the_options_of_every_remedy(capsys):
     with pytest.raises(SystemExit):
         parser("train").parse_args(["train", "--help"])

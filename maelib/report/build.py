@@ -98,7 +98,9 @@ def sheets(
     words = tables.caption(digits)
     yield "table1a", tables.table1(digits, "a"), f"{words} NLL and KL in nats."
     used = [_all_labels(n) for n in sorted({r.config.data.train_images or 0 for r in digits})]
-    yield "table2", tables.table2(digits), " ".join([words, "Accuracy in per cent.", *used])
+    codes = tables.caption(digits, "Accuracy in per cent.", *used, how=tables.codes_how)
+    yield "table2", tables.table2(digits), codes
+    yield "clustering", tables.clustering(digits), codes
     yield "table4", tables.table4(digits), f"{words} All values in nats."
     yield "collapse", *_collapse(digits, words)
     if zoo.trained(digits) >= zoo.ENOUGH:
