@@ -14,6 +14,7 @@ from maelib import experiments
 from maelib.config import PARTS, PRESETS
 from maelib.data import STAND_INS
 from maelib.experiments import EVERYTHING, FORMS, MAE, VLAE, Experiment, experiment_of, images_of
+from maelib.measure.estimate import estimate
 from maelib.report import build, claims, paper, tables, zoo
 from maelib.runs.record import Record, collect
 
@@ -231,6 +232,26 @@ def reasons() -> str:
     return _table(rows, ["possible reason", "what the results show"])
 
 
+def importance_samples() -> str:
+    """benchmarks/importance-samples.json: the NLL by k, and the models' NLL less the VLAE's."""
+    content = json.loads((ROOT / "benchmarks" / "importance-samples.json").read_text())
+    models = {each["label"]: each for each in content["models"].values()}
+    base, rows = models[VLAE.label]["nll"], []
+    for k in base:
+        row = {"k": f"{int(k):,}"} | {n: f"{np.mean(m['nll'][k]):.2f}" for n, m in models.items()}
+        for name in (each for each in models if each != VLAE.label):
+            change = estimate([a - b for a, b in zip(models[name]["nll"][k], base[k], strict=True)])
+            row[f"{name} - {VLAE.label}"] = f"{change.mean:+.2f} ± {change.error:.2f}"
+        rows.append(row)
+    one = models[VLAE.label]
+    about = ", ".join(dict.fromkeys(f"commit {m['commit']}" for m in models.values()))
+    return (
+        f"{markdown(pd.DataFrame(rows))}\n\nPretrained models of {one['preset']}, one seed each, "
+        f"{one['images']} test images in which each class has its share, {one['precision']}. "
+        f"±: standard error over these images. {about}, {one['hardware']}."
+    )
+
+
 def missing() -> str:
     """The models of the list that have not been run, with the commands that train them."""
     commands = []
@@ -359,7 +380,7 @@ def _few_samples(preset: str) -> str:
         + " nats"
         for (few, many), models in sorted(changes.items())
     ]
-    beyond = "; the change from there to the paper's 4096 has not been investigated"
+    beyond = "; [three models with more samples](#how-the-nll-is-estimated)"
     return "; ".join(said) + beyond if said else "not investigated: one k for each run"
 
 
