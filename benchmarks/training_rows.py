@@ -27,9 +27,10 @@ from maelib.data import dataset
 from maelib.experiments import ZOO
 from maelib.objectives.base import Outputs
 from maelib.training import loop
+from maelib.training.ladder import compiled_loss
 from maelib.training.precision import matmul_precision
 from maelib.training.state import State
-from maelib.training.step import Step, encoder_steps, loss_terms, train_step
+from maelib.training.step import Step, encoder_steps, train_step
 
 REMEDIES = "training step, laptop, by remedy"
 STEPS = 10**6  # of the learning-rate schedule; its length does not change what is timed
@@ -42,7 +43,7 @@ def stepper(
 
     It makes the extra updates of the encoder that the configuration asks for, all of them.
     """
-    loss = torch.compile(loss_terms) if compiled else None
+    loss = compiled_loss() if compiled else None
     step = Step(state.model, c.objective, c.training, STEPS, precision, loss)
 
     def take() -> None:

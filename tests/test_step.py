@@ -1,5 +1,6 @@
 """A training step is one function of tensors: it can be captured, compiled, or neither."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -154,6 +155,25 @@ def step_compiled_and_plainly():
     for batch in first[:3]:
         assert train_step(plain, step, *batch).loss.equal(train_step(traced, compiled, *batch).loss)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="no C++ compiler")
+def test_compiled_dropout_draws_what_plain_dropout_draws():
+    code = "import test_step; test_step.drop_compiled_and_plainly()"
+    how = {"cwd": Path(__file__).parent, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "-c", code], **how)
+    assert done.returncode == 0, done.stderr
+
+
+def drop_compiled_and_plainly():
+    """Dropout alone in the place of the loss, three times each; an error if the two differ."""
+    x, found = torch.rand(50, 32), []
+    ladder.loss_terms = partial(torch.nn.functional.dropout, p=0.5)
+    for drop in (ladder.loss_terms, ladder.compiled_loss()):
+        torch.manual_seed(0)
+        found.append([drop(x) for _ in range(3)])
+    assert all(plain.equal(compiled) for plain, compiled in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("working", WAYS)

@@ -114,9 +114,14 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def compiled_loss() -> Callable[..., Terms]:
+    """``loss_terms``, compiled; its dropout draws the numbers that it draws in plain steps."""
+    return torch.compile(loss_terms, options={"fallback_random": True})
+
+
 def compiled(state: State, step: Step, x: Images, eps: Codes) -> Take:
     """A step whose loss is compiled, forward and backward."""
-    loss = torch.compile(loss_terms)
+    loss = compiled_loss()
 
     def take(state: State, step: Step, x: Images, eps: Codes) -> Terms:
         return train_step(state, replace(step, loss=loss), x, eps)
@@ -151,7 +156,7 @@ def captured(state: State, step: Step, x: Images, eps: Codes) -> Take:
 
 def compiled_captured(state: State, step: Step, x: Images, eps: Codes) -> Take:
     """``captured``, of a step whose loss is compiled."""
-    return captured(state, replace(step, loss=torch.compile(loss_terms)), x, eps)
+    return captured(state, replace(step, loss=compiled_loss()), x, eps)
 
 
 MAKERS = {"compiled-captured": compiled_captured, "captured": captured, "compiled": compiled}
