@@ -48,8 +48,8 @@ def make(path: Path, times: Path = TIMES) -> None:
     for output in outputs:
         if "metadata" in output:
             output.metadata["maelib"] = {"date": str(datetime.date.today()), **made}
-    nbformat.write(book, path)
     took = {"running": running, "training": training_seconds(outputs)}
+    nbformat.write(book, path)
     kept = json.loads(times.read_text(encoding="utf-8")) if times.exists() else {}
     kept[path.stem] = took | {"threads": threads} | made
     times.write_text(json.dumps(dict(sorted(kept.items())), indent=1) + "\n", encoding="utf-8")
@@ -59,7 +59,9 @@ def training_seconds(outputs: list[dict]) -> float:
     """What the published runs took that a notebook says it found finished."""
     found = re.findall(r"finished run found: (\S+)", "".join(o.get("text", "") for o in outputs))
     seconds = {r.name: r.provenance["train_seconds"] for r in collect(ROOT / "results")}
-    return sum(seconds[name] for name in found)
+    if missing := set(found) - seconds.keys():
+        raise ValueError(f"{', '.join(sorted(missing))} is not in results/; publish it first.")
+    return sum(seconds[name] for name in dict.fromkeys(found))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pandas as pd
 from maelib import experiments
 from maelib.config import PARTS, PRESETS
 from maelib.data import STAND_INS
-from maelib.experiments import EVERYTHING, FORMS, MAE, VLAE, Experiment, experiment_of, images_of
+from maelib.experiments import FORMS, MAE, PAPER, VLAE, Experiment, experiment_of, images_of
 from maelib.measure.estimate import estimate
 from maelib.report import build, claims, paper, tables, zoo
 from maelib.runs.record import Record, collect
@@ -22,10 +22,6 @@ ROOT = Path(__file__).parents[1]
 ORDER = list(PRESETS)
 NOTHING = "There is no result yet."
 ALONE = ("channels", "schedule", "epochs", "lr", "ema", "batch_size")  # possible reasons
-OF_MAE = {"alpha", "beta", "diverse", "free_bits", "decoder"}
-PAPER = [  # the rows of its tables, and MAE in other forms and with free bits
-    e for e in EVERYTHING if e.row or (e.objective == "mae" and set(e.options) <= OF_MAE)
-]
 NAMES = {"elbo": "L_elbo"}
 THREES = "test images in threes, the original, MAE's reconstruction and VLAE's; "
 SHOWN = {  # in the pictures
@@ -94,7 +90,7 @@ def larger_presets() -> str:
 
 
 def main_rows(names: list[str]) -> str:
-    """Rows of Table 4 at the largest preset that has all of them, and their protocol.
+    """Rows of Table 4 at the largest preset that has all of them, and how they were measured.
 
     Below are those of the rows that larger presets have, with the name of their preset.
     """
