@@ -51,7 +51,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as problem:
         if not out_of_memory(problem):
             raise
-        print("maelib: error: out of memory; ask for less at a time.", file=sys.stderr)
+        remedy = "use --device cpu, or give fewer images"
+        print(f"maelib: error: out of memory; {remedy}.", file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt) as problem:
         print(f"maelib: {str(problem) or 'interrupted'}", file=sys.stderr)

@@ -221,7 +221,7 @@ def _export(name: str, where: Device) -> None:
     from maelib.runs.run import pick_device
     from maelib.runs.weights import load_model
 
-    device, folder = pick_device(where.device), Path(realpath(name))
+    device, folder = pick_device(where.device), _folder(name)
     model, record = load_model(folder, device), records.read(folder / "result.json")
     data = dataset.load(record.config.data.name)
     _require_data(data, record.config, record.name)
@@ -254,14 +254,25 @@ def _opened(name: str, where: Device) -> tuple:
     from maelib.runs.run import pick_device
     from maelib.runs.weights import load_model
 
-    device, folder = pick_device(where.device), Path(realpath(name))
-    if name and folder.is_dir():
-        record = records.read(folder / "result.json")
-        return load_model(folder, device), record.config, record.name
     if not name:
         raise ValueError(f"model is not given; --model names {RUN}.")
-    found = pretrained.find(name)
+    device, folder = pick_device(where.device), _folder(name)
+    if folder.is_dir():
+        model, record = load_model(folder, device), records.read(folder / "result.json")
+        return model, record.config, record.name
+    try:
+        found = pretrained.find(name)
+    except ValueError as problem:
+        raise ValueError(f"there is no folder {name}, and {problem}") from problem
     return found.load(device), found.config, found.run
+
+
+def _folder(name: str) -> Path:
+    """A run's folder, from the current folder or else from the project's."""
+    from maelib.internal.paths import resolved
+
+    here = Path(realpath(name))
+    return here if here.is_dir() else resolved(name)
 
 
 def _require_data(images: "Dataset", config: Config, run: str) -> None:

@@ -14,7 +14,15 @@ from maelib.data import AUTO, COLOUR, DATASETS, Data
 from maelib.internal.files import typed
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
-from maelib.nets import BATCH_NORM, COLOUR_DECODERS, COLOUR_SIDE, PIXELCNN, Network, map_side
+from maelib.nets import (
+    BATCH_NORM,
+    BINARY_DECODERS,
+    COLOUR_DECODERS,
+    COLOUR_SIDE,
+    PIXELCNN,
+    Network,
+    map_side,
+)
 from maelib.objectives import OBJECTIVES, SETS, Objective
 from maelib.origin import find as find_origin
 from maelib.training import TRAINING_VERSION, Training
@@ -107,9 +115,10 @@ def is_for_binary(objective: str) -> bool:
 
 
 def usual_objective(name: str, colour: bool) -> Objective:
-    """An objective with its usual hyper-parameters; on colour images nothing has free bits."""
+    """An objective with its usual hyper-parameters; on colour images the VLAE has no free bits."""
     usual = OBJECTIVES[name]
-    return replace(usual, free_bits=0.0) if colour else usual
+    named_for_them = getattr(usual, "free_bits_per", "batch") != "batch"
+    return replace(usual, free_bits=0.0) if colour and not named_for_them else usual
 
 
 def resolve(
@@ -206,7 +215,7 @@ def _sized(sizes: dict, colour: bool, side: int | None) -> dict:
 
 def _objective(name: str, colour: bool, given: dict) -> Objective:
     for kind in objective_classes():
-        kind(name=name, **options_of(kind, given))  # checks the values of the others too
+        options_of(kind, given)  # checks the values of the others too
     usual = usual_objective(name, colour)
     return replace(usual, **options_of(type(usual), given))
 
@@ -224,10 +233,10 @@ def _check_origin(objective: str, theirs: dict, given: dict) -> None:
 def _check_together(config: Config, colour: bool) -> None:
     """Checks that concern several parts."""
     if colour != config.network.is_colour:
-        kind = "colour" if colour else "binary"
+        kind, able = ("colour", COLOUR_DECODERS) if colour else ("binary", BINARY_DECODERS)
         raise ValueError(
             f"decoder is {config.network.decoder!r}, which cannot draw the {kind} images of "
-            f"{config.data.label}."
+            f"{config.data.label}; use {' or '.join(able)}."
         )
     if config.objective.needs_normal and config.network.prior != "normal":
         raise ValueError(
@@ -238,6 +247,12 @@ def _check_together(config: Config, colour: bool) -> None:
         raise ValueError(
             f"free_bits is {config.objective.free_bits:g}; the loss of {config.objective.name} has "
             "no free bits and needs 0."
+        )
+    per = getattr(config.objective, "free_bits_per", "batch")
+    if per != "batch" and not config.objective.free_bits:
+        raise ValueError(
+            f"free_bits is 0, which makes {config.objective.name} the plain VAE; give more than 0, "
+            "or use vlae."
         )
     network = config.network
     if network.prior == "vamp" and network.posterior in BATCH_NORM:

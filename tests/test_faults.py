@@ -183,6 +183,9 @@ def test_a_damaged_progress_is_listed_as_such(tmp_path, content):
     (prepared(tmp_path) / "progress.json").write_text(content)
     (status,) = monitor.list_runs(tmp_path)
     assert status.line().endswith("damaged")
+    (tmp_path / status.preset / status.name / "result.json").touch()
+    (status,) = monitor.list_runs(tmp_path)
+    assert status.line().endswith("finished")  # the result tells, whatever became of the progress
 
 
 @pytest.mark.fault("NaN at step n")
@@ -262,7 +265,8 @@ def test_out_of_memory_in_a_command_is_one_sentence(monkeypatch, capsys):
 
     monkeypatch.setattr(commands, "run", fail)
     assert cli.main(["data", "digits"]) == 2
-    assert capsys.readouterr().err == "maelib: error: out of memory; ask for less at a time.\n"
+    said = capsys.readouterr().err
+    assert said == "maelib: error: out of memory; use --device cpu, or give fewer images.\n"
 
 
 @pytest.mark.fault("out of memory")

@@ -142,6 +142,15 @@ def test_committed_outputs_are_complete_and_clean(path):
         assert str(path.parents[1]) not in str(output)
 
 
+def test_a_run_that_a_notebook_finds_twice_counts_once():
+    count = runpy.run_path(str(NOTEBOOKS[0].parents[1] / "docs" / "outputs.py"))["training_seconds"]
+    name = next((NOTEBOOKS[0].parents[1] / "results" / "laptop").glob("*.json")).stem
+    once = [{"text": f"finished run found: {name}\n"}]
+    assert count(once) == count(once * 2) > 0
+    with pytest.raises(ValueError, match="mnist-unknown-s0 is not in results/; publish"):
+        count([{"text": "finished run found: mnist-unknown-s0\n"}])
+
+
 def test_outputs_say_what_made_them_and_how_long_it_took(tmp_path):
     path, times = tmp_path / "some.ipynb", tmp_path / "times.json"
     record = collect(NOTEBOOKS[0].parents[1] / "results")[0]

@@ -55,6 +55,17 @@ def test_figures_are_written_and_come_out_equal_again(finished, tmp_path):
     assert files(folder) == first
 
 
+def test_a_record_that_was_measured_in_an_older_way_is_not_published(finished, tmp_path):
+    _, (made, _) = finished
+    records.publish(made, tmp_path / "results")
+    older = replace(made, measurements={**made.measurements, "nll": 0.0})
+    older = replace(older, evaluation=made.evaluation | {"version": 2})
+    (tmp_path / "runs" / "smoke" / made.name).mkdir(parents=True)
+    records.write(older, tmp_path / "runs" / "smoke" / made.name / "result.json")
+    build.write_all("smoke", "digits", tmp_path, tmp_path / "runs", drawn={})
+    assert records.collect(tmp_path / "results") == [made]
+
+
 @pytest.mark.parametrize("preset", sorted(path.name for path in RESULTS.iterdir()))
 def test_committed_tables_are_what_the_committed_results_say(preset, tmp_path):
     root = Path(__file__).parents[1]

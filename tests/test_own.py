@@ -172,7 +172,7 @@ def asking_for(count):
         ({"images": np.full((20, 20, 20), 2.0)}, "outside their range"),
         ({"images": np.full((20, 20, 20), np.nan)}, "outside their range"),
         ({"images": np.zeros((20, 20, 20)) + 1j}, "outside their range"),
-        ({"images": np.zeros((0, 20, 20))}, "outside their range"),
+        ({"images": np.zeros((0, 20, 20))}, "holds no pictures"),
         ({"images": np.eye(20, dtype=int)[None]}, "whole numbers 0 and 1; save them as booleans"),
         ({"images": np.array([None] * 20)}, "is not a readable array"),
         ({"pixels": np.zeros((20, 20, 20))}, "calls it 'images'"),

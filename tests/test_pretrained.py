@@ -167,6 +167,17 @@ def test_commands_take_a_pretrained_name_and_export_a_run(finished, tmp_path, mo
     arguments = ["--preset", "smoke", "--dataset", "digits", "--out-dir", str(tmp_path / "runs")]
     assert cli.main(["train", *arguments]) == 0
     export = ["export", str(tmp_path / "runs" / "smoke" / record.name)]
+    (tmp_path / "maelib").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path / "maelib")  # a relative path is then of the project
+    drawing = ["--count", "1", "--out", str(tmp_path / "one.png")]
+    assert cli.main(["sample", f"runs/smoke/{record.name}", *drawing]) == 0
+    (tmp_path / "begun").mkdir()
+    assert cli.main(["sample", str(tmp_path / "begun"), *drawing]) == 2
+    assert "begun is not a finished run" in capsys.readouterr().err
+    assert cli.main(["sample", "runs/none", *drawing]) == 2
+    assert "there is no folder runs/none, and" in capsys.readouterr().err
+    (tmp_path / "pyproject.toml").unlink()
     assert cli.main(export) == 2
     assert "this maelib is installed without it" in capsys.readouterr().err
     assert not pretrained.FOLDER.exists()

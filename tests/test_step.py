@@ -250,6 +250,12 @@ def test_a_loss_that_changes_with_time_is_stepped_plainly(objective):
     assert ladder.ways("compiled-captured", state, step) == ("eager",)
 
 
+def test_a_way_that_there_is_not_is_refused():
+    state, step, _ = begun()
+    with pytest.raises(ValueError, match=r"way is 'fast'; it must be one of auto, .*eager"):
+        ladder.ways("fast", state, step)
+
+
 @pytest.mark.parametrize("done", [0, 1_499])
 def test_a_long_run_on_a_cpu_is_compiled_and_stays_so_when_it_is_continued(done):
     state, step, _ = begun()

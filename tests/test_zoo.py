@@ -88,6 +88,15 @@ def test_the_table_has_each_remedy_s_change_of_the_nll(tmp_path):
     assert changes([made, other])["KL annealing"] == ""
 
 
+def test_a_mean_is_of_the_measures_that_all_runs_have(tmp_path):
+    """With few labels there is no ``knn_1000``."""
+    made, _, _ = run(config.resolve("smoke", "digits"), device="cpu", out_dir=tmp_path, log=silent)
+    fewer = {name: value for name, value in made.measurements.items() if name != "knn_1000"}
+    found = zoo.means({"MAE": [made, replace(made, measurements=fewer)]})
+    assert found.loc["MAE", "nll"] == made.measurements["nll"]
+    assert "knn_1000" not in found
+
+
 def test_help_names_the_options_of_every_remedy(capsys):
     with pytest.raises(SystemExit):
         parser("train").parse_args(["train", "--help"])

@@ -153,9 +153,11 @@ def _arrays(path: Path) -> tuple[UInt8[np.ndarray, "batch channels side side"], 
 
 def _bytes(name: str, images: np.ndarray) -> np.ndarray:
     """Pixels as uint8, from booleans, from whole numbers to 255 or from fractions to 1."""
+    if not images.size:
+        raise ValueError(f"{name} holds no pictures; at least one is needed.")
     kind = images.dtype.kind
     highest = 255 if kind in "ui" else 1
-    if kind not in "buif" or not (images.size and images.min() >= 0 and images.max() <= highest):
+    if kind not in "buif" or not (images.min() >= 0 and images.max() <= highest):
         raise ValueError(
             f"the pixels of {name} are outside their range, which is 0 to 255 for whole numbers "
             "and 0 to 1 for fractions."

@@ -26,7 +26,7 @@ def option(
     below: int | float | None = None,
     choices: tuple[str, ...] = (),
 ) -> typing.Any:
-    """A dataclass field with its help and any limits of its value; ``most`` is one of memory."""
+    """A dataclass field with its help and any limits of its value."""
     limits = {"least": least, "most": most, "above": above, "below": below, "choices": choices}
     return field(default=default, metadata={"help": help, "default": default, **limits})
 
@@ -69,7 +69,7 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     elif least is not None and value < least:
         accepted = f"a number that is at least {least}"
     elif most is not None and value > most:
-        accepted = f"a number that is at most {most}; more would not fit in memory"
+        accepted = f"a number that is at most {most}"
     elif above is not None and value <= above:
         accepted = f"a number greater than {above}"
     elif below is not None and value >= below:

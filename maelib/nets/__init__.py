@@ -72,9 +72,11 @@ class Network(Settings):
         super().__post_init__()
         checked("own_side", self.own_side, int | None, {"least": SIDES[0], "below": SIDES[1] + 1})
         if (self.encoder in COLOUR) != self.is_colour:
+            colour, binary = " or ".join(COLOUR_DECODERS), " or ".join(BINARY_DECODERS)
             raise ValueError(
                 f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is for "
-                "binary images and the other for colour images."
+                "binary images and the other for colour images; use densenet with "
+                f"{colour}, or another encoder with {binary}."
             )
         if self.max_kernel % 2 == 0:
             raise ValueError(f"max_kernel is {self.max_kernel}; it must be an odd number.")

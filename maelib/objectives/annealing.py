@@ -21,7 +21,7 @@ class Annealing(ELBO):
 
     name: str = named("annealing")
     cycles: int = option(1, "times that the KL's weight rises", least=1)
-    ramp: float = option(0.25, "share of a cycle in which the KL's weight rises", above=0)
+    ramp: float = option(0.25, "share of a cycle in which the KL's weight rises", above=0, most=1)
 
     def weight(self, progress: float) -> float:
         cycle = min(int(self.cycles * progress), self.cycles - 1)

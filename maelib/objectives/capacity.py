@@ -20,7 +20,7 @@ class Capacity(Objective):
     name: str = named("capacity")
     capacity: float = option(10.0, "nats that each image's KL is drawn to", least=0)
     pull: float = option(10.0, "weight of the KL's distance from the capacity", least=0)
-    ramp: float = option(0.25, "share of training in which the capacity rises", above=0)
+    ramp: float = option(0.25, "share of training in which the capacity rises", above=0, most=1)
 
     def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
         from maelib.divergences import standard_kl  # imports torch

@@ -46,7 +46,8 @@ def write_all(
     trained models, if they have been drawn already. Returns the folder written to.
     """
     for record in records_on_disk.collect(runs / preset):
-        if images_of(record.config.data.name):  # not of own pictures
+        is_of_paper = images_of(record.config.data.name)  # not of own pictures
+        if is_of_paper and records_on_disk.is_current(record):
             records_on_disk.publish(record, root / "results")
     everything = records_on_disk.collect(root / "results")
     folder = folder_for(preset, dataset, root, everything)
@@ -100,17 +101,17 @@ def sheets(
     used = [_all_labels(n) for n in sorted({r.config.data.train_images or 0 for r in digits})]
     codes = tables.caption(digits, "Accuracy in per cent.", *used, how=tables.codes_how)
     yield "table2", tables.table2(digits), codes
-    yield "clustering", tables.clustering(digits), codes
+    yield "clustering", tables.clustering(digits), f"{codes} NMI from 0 to 1."
     yield "table4", tables.table4(digits), f"{words} All values in nats."
     yield "collapse", *_collapse(digits, words)
     if zoo.trained(digits) >= zoo.ENOUGH:
         yield "zoo_table", zoo.table(digits), zoo.caption(digits)
     omniglot, lake = (_of(name, records) for name in ("omniglot", "omniglot_lake"))
-    yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot)
+    yield "table1b", tables.table1(omniglot, "b"), tables.caption(omniglot, "NLL and KL in nats.")
     if lake:
         note = NO_COMPARISON.format("omniglot_lake", "OMNIGLOT")
         measured = tables.measured(lake, tables.MEASURES)
-        yield "omniglot_lake", measured, tables.caption(lake, note)
+        yield "omniglot_lake", measured, tables.caption(lake, "All values in nats.", note)
     ours = _of(colours, records)
     stand_in = [NO_COMPARISON.format(colours, "CIFAR-10")] if _is_stand_in(colours) else []
     colour_words = tables.caption(ours, *stand_in)
@@ -209,7 +210,10 @@ def _measured(records: list[Record]) -> list:
 
 def _collapse(records: list[Record], words: str) -> tuple[pd.DataFrame, str]:
     counts = sorted({r.evaluation.get("collapse_images", 0) for r in records})
-    note = f"Measures of collapse: {', '.join(f'{n:,}' for n in counts)} of the test images."
+    note = (
+        f"Measures of collapse: {', '.join(f'{n:,}' for n in counts)} of the test images. "
+        "active_units: dimensions; saturated: share of the seeds; the others in nats."
+    )
     return tables.measured(records, tables.COLLAPSE), f"{words} {note}"
 
 

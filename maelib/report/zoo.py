@@ -130,9 +130,13 @@ def _colour(remedy: str) -> str:
 
 
 def means(runs: dict[str, list[Record]]) -> pd.DataFrame:
-    """A row for each name that has runs: the means over them of each measure."""
+    """A row for each name that has runs: the means over them of each measure that they all have."""
     rows = {
-        name: {m: fmean(r.measurements[m] for r in of) for m in MEASURES}
+        name: {
+            m: fmean(r.measurements[m] for r in of)
+            for m in MEASURES
+            if all(m in r.measurements for r in of)
+        }
         for name, of in runs.items()
         if of
     }

@@ -130,7 +130,7 @@ def status(folder: Path) -> Status:
         with reading(path, "a run's progress", "train again"):
             return Status(*run, state, typed(Seen, read_json(path)))
     except ValueError:
-        return Status(*run, "damaged")
+        return Status(*run, "finished" if done else "damaged")
 
 
 @contextmanager

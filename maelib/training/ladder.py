@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from maelib.internal.options import checked
 from maelib.internal.shapes import Codes, Images
 from maelib.objectives.base import Terms
 from maelib.training import WAYS, parallel
@@ -38,6 +39,7 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
     several processes and those on an Apple GPU. What suits a run does not depend on how far it
     is, so that a run that was stopped goes on in the same way.
     """
+    way = checked("way", way, str, {"choices": ("auto", *WAYS)})
     device = state.totals.sums.device.type
     is_fixed = not step.objective.varies and not step.settings.encoder_steps
     if not is_fixed or parallel.size() > 1 or device not in SECONDS:

@@ -76,8 +76,9 @@ class RunningTotals:
         bad = [name for name, when in zip(self.watched, first_bad, strict=True) if when == step]
         terms = [name for name in bad if name not in ("loss", "gradient")]
         what = f"the term {' and '.join(terms)}" if terms else f"the {bad[0]}"
-        kept = "the weights and the last checkpoint are from before it: lower lr or change alpha"
-        remedy = kept if step else "lr has had no effect yet: change alpha, beta or init_images"
+        kept = "the weights and the last checkpoint are from before it: lower lr or"
+        early = "lr has had no effect yet: change init_images or"
+        remedy = f"{kept if step else early} the weights of the loss's terms"
         raise TrainingError(
             f"{what} is NaN or infinite at step {int(step)}; {remedy} and train again."
         )

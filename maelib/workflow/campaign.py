@@ -1,4 +1,4 @@
-"""A campaign: as many of the paper's runs as fit into a short slot, the most telling first.
+"""A campaign: as many of the paper's runs as fit into a short slot, the most informative first.
 
 maelib campaign --minutes 13 --out runs --preset short
 
