@@ -376,7 +376,7 @@ def _few_samples(preset: str) -> str:
         + " nats"
         for (few, many), models in sorted(changes.items())
     ]
-    beyond = "; [three models with more samples](#how-the-nll-is-estimated)"
+    beyond = "; docs/reproduction.md has three models with more samples"
     return "; ".join(said) + beyond if said else "not investigated: one k for each run"
 
 
