@@ -27,7 +27,7 @@ def sampled(b: Bench, images: str, slow: Callable, name: str, target: str) -> Ro
     count = 4 if b.quick else 100
     plain, ours = b.networks(c)
     channels, size, _ = ours.decoder.shape
-    pixels = size * size if b.on_gpu else 2
+    pixels = 20 if b.on_gpu else 2
     z = torch.randn(count, c.network.latent, device=b.device)
     uniform = torch.rand(count, 1 if channels == 1 else 4, size, size, device=b.device)
     sides = {
@@ -35,7 +35,7 @@ def sampled(b: Bench, images: str, slow: Callable, name: str, target: str) -> Ro
         "ours": partial(decode, ours.decoder, z, uniform),
     }
     times = interleave(sides, 3, b.device)
-    note = "" if b.on_gpu else f"reference: {pixels} of {size * size} pixels, scaled"
+    note = f"reference: {pixels} of {size * size} pixels, scaled"
     scale = {"reference": size * size / pixels}
     return b.row(f"{name}, batch {count}", times, target, note, scale=scale)
 
@@ -65,8 +65,8 @@ def nll(b: Bench) -> Iterator[Row]:
     """Importance-weighted NLL."""
     c, n = b.configure(), nll_images(b)
     whole = 64 if b.quick else NLL_K
-    few, many = (8, 256) if b.on_gpu else (64, 256)
-    few, many = min(few, whole), min(many, whole)
+    few, many = (1, 256) if b.on_gpu else (64, 256)
+    many = min(many, whole)
     plain, ours = b.networks(c)
     x = b.batch(c, n)[0]
     sides = {

@@ -24,7 +24,7 @@ from maelib.training.step import Step, announce, device_step, loss_terms, train_
 
 COMPARED = 5  # steps by which a way is compared with plain steps
 WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's moments are made
-SECONDS = {"cuda": 120.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
+SECONDS = {"cuda": 240.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
 WORTH_COMPILING = {"cuda": 10_000, "cpu": 1_500}  # steps that repay the minute of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
 FARTHEST = 0.5  # relative distance of two changes of the weights, most of which are Adam's signs
