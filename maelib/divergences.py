@@ -62,7 +62,9 @@ def pairwise_total_kl(mu: Codes, logvar: Codes) -> PerPair:
     right = torch.cat([precision, -2 * centred * precision], 1)
     entropy = logvar.sum(1)
     own = (centred.square() * precision).sum(1)
-    full = 0.5 * (left @ right.T + own + entropy - entropy[:, None] - mu.shape[1])
+    exact = torch.float64 if mu.is_cuda else mu.dtype  # a GPU may round a product's inputs to TF32
+    product = (left.to(exact) @ right.T.to(exact)).to(mu.dtype)
+    full = 0.5 * (product + own + entropy - entropy[:, None] - mu.shape[1])
     return _without_diagonal(full.flatten(), batch)
 
 

@@ -227,6 +227,20 @@ def test_a_way_that_computes_something_else_is_refused(monkeypatch, wrong):
     assert (way, take) == ("eager", train_step)
 
 
+def test_a_way_that_only_rounds_otherwise_is_taken_although_first_steps_are_chaotic(monkeypatch):
+    state, step, first = begun()
+    step = replace(step, settings=replace(step.settings, lr=0.1))
+
+    def rounded(*_):
+        return lambda state, step, x, eps: train_step(state, step, x, eps * 1.0001)
+
+    monkeypatch.setitem(ladder.MAKERS, "compiled", rounded)
+    with monkeypatch.context() as whole, pytest.warns(UserWarning, match="not compiled here"):
+        whole.setattr(ladder, "GENTLE", 1.0)
+        assert ladder.choose(state, step, first[:5], ("compiled", "eager")) == ("eager", train_step)
+    assert ladder.choose(state, step, first[:5], ("compiled", "eager"))[0] == "compiled"
+
+
 @pytest.mark.parametrize("reported", [False, True])
 def test_a_way_that_takes_too_long_is_given_up(monkeypatch, reported):
     """Also if the compiler, which the alarm interrupts, reports it in words of its own."""

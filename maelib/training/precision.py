@@ -1,6 +1,7 @@
 """Precision of the networks' products.
 
-Likelihoods, divergences, the flow prior, the logits and the weights are always float32.
+Likelihoods, divergences, the flow prior, the logits and the weights are always float32. On CUDA
+the products of the flow prior and of the logits are in TF32 unless the precision is float32.
 """
 
 from collections.abc import Iterator

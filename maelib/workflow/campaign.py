@@ -81,10 +81,13 @@ def run_checks(
     seconds: float,
     log: Log,
 ) -> None:
-    """Make the checks that ``report`` does not have yet, and write it after each of them."""
+    """Make the checks that ``report`` does not have yet, and write it after each of them.
+
+    ``pace`` is made even if it is late, since it decides how to train.
+    """
     until = time.monotonic() + min(CHECKING, seconds / 4)
     for name, check in checks(config, device, precision).items():
-        if name not in report and time.monotonic() < until:
+        if name not in report and (name == "pace" or time.monotonic() < until):
             report[name] = attempt(check)
             write_json(path, report)
             log(f"{name}: {report[name]}")
