@@ -31,7 +31,9 @@ class WholeMaskedConv2d(layers.WeightNorm):
 
     def __init__(self, ours: layers.MaskedConv2d):
         hidden = (0, 0, 0, ours.kernel - ours.direction.shape[2])
-        super().__init__((*ours.direction.shape[:2], *[ours.kernel] * 2), F.pad(ours.mask, hidden))
+        with ours.direction.device:
+            shape = *ours.direction.shape[:2], ours.kernel, ours.kernel
+            super().__init__(shape, F.pad(ours.mask, hidden))
         self.direction = nn.Parameter(F.pad(ours.direction.detach(), hidden).contiguous())
         self.gain = nn.Parameter(ours.gain.detach().clone())
         self.bias = nn.Parameter(ours.bias.detach().clone())

@@ -18,6 +18,7 @@ from maelib.training.validate import information_rises
 REMEDIES = "training step, laptop, by remedy"  # a row of bench.py
 ABOUT = ("cpu", "cpu_capability", "threads", "torch", "commit")  # of a benchmark's provenance
 FAILED = "none: the loss was not finite"
+SHORT = "a run in minutes on a GPU, in hours on a CPU"
 NOT_MEASURED = "This has not been measured yet."
 ROOT = Path(__file__).parents[1]
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
@@ -34,7 +35,7 @@ def preset_table() -> str:
         "smoke": ("tiny", "a few steps", "tests"),
         "quick": ("small", "a part of the images", "a first look, in minutes"),
         "laptop": ("small", "all images, a few epochs", "all runs of the paper, in hours"),
-        "short": ("as published", f"{PRESETS['short']['epochs']} epochs", "one run, in hours"),
+        "short": ("as published", f"{PRESETS['short']['epochs']} epochs", SHORT),
         "paper": ("as published", "until the learning-rate schedule ends", "a GPU"),
     }
     done = Counter(record.config.preset for record in collect(ROOT / "results"))
@@ -46,12 +47,19 @@ def preset_table() -> str:
 
 def timings() -> str:
     """Minutes that the training of the recorded runs took."""
-    runs = [(r.config, r.provenance["train_seconds"] / 60) for r in collect(ROOT / "results")]
-    rows = [(config.preset, config.data.name, minutes) for config, minutes in runs]
-    minutes = pd.DataFrame(rows, columns=["preset", "data set", "t"]).groupby(
-        ["preset", "data set"]
-    )
+    rows = [
+        (r.config.preset, r.config.data.name, _device(r), r.provenance["train_seconds"] / 60)
+        for r in collect(ROOT / "results")
+    ]
+    heads = ["preset", "data set", "trained on"]
+    minutes = pd.DataFrame(rows, columns=[*heads, "t"]).groupby(heads)
     return _markdown(minutes["t"].agg(["count", "min", "median"]).round(1).reset_index())
+
+
+def _device(record: Record) -> str:
+    """A GPU's name, or ``CPU``: processors differ too, but a record does not name them."""
+    made = record.provenance
+    return made["hardware"] if made["device"] == "cuda" else made["device"].upper()
 
 
 def notebook_times() -> str:
@@ -153,6 +161,26 @@ def _in_time(run: Record, cost: float) -> dict[str, float]:
             return last
         last = row
     return last
+
+
+def gpu_steps() -> str:
+    """benchmarks/gpu-steps.json: seconds of a step in each way, and what they were measured on."""
+    content = json.loads((ROOT / "benchmarks" / "gpu-steps.json").read_text())
+    rows = [(f"`{way}`", f"{1000 * s:.1f}") for way, s in content["seconds"].items()]
+    about = ", ".join(f"{name} {content[name]}" for name in ("gpu", "torch", "commit"))
+    table = _markdown(pd.DataFrame(rows, columns=["way", "milliseconds"]))
+    return f"{table}\n\nMeasured on: {about}, {content['precision']}."
+
+
+def gpu_runs() -> str:
+    """The time that the training of each run on a GPU took, and its way of taking steps."""
+    rows = [
+        (r.config.label(), r.config.seed, r.provenance["way"], f"{made / 60:.1f}")
+        for r in collect(ROOT / "results")
+        if r.config.preset == "short" and r.provenance["device"] == "cuda"
+        for made in [r.provenance["train_seconds"]]
+    ]
+    return _markdown(pd.DataFrame(rows, columns=["model", "seed", "way", "minutes of training"]))
 
 
 def growth() -> str:

@@ -47,11 +47,22 @@ def of(images: str, preset: str | None) -> list[Record]:
 
 
 def chosen(images: str) -> str | None:
-    """The largest preset at which a model of the data set has several seeds, else any result."""
-    counts = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
-    several = {preset for (preset, _), seeds in counts.items() if seeds > 1}
-    found = several or {preset for preset, _ in counts}
-    return max(found, key=ORDER.index, default=None)
+    """The preset with most models of the data set, among those at which a model has several seeds.
+
+    Of two with as many it is the larger. Where no model has several seeds, any preset counts.
+    """
+    seeds = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
+    several = {preset for (preset, _), count in seeds.items() if count > 1}
+    models = Counter(preset for preset, _ in seeds)
+    order = [preset for preset in ORDER if preset in (several or models)]
+    return max(reversed(order), key=lambda preset: models[preset], default=None)
+
+
+def larger(images: str) -> list[str]:
+    """The presets above that of the data set's tables which have several seeds of a model."""
+    seeds = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
+    base = ORDER.index(chosen(images)) if seeds else len(ORDER)
+    return [p for p in ORDER[base + 1 :] if any(seeds[key] > 1 for key in seeds if key[0] == p)]
 
 
 def folder(preset: str) -> Path:
@@ -70,23 +81,30 @@ def runs() -> str:
     return markdown(pd.DataFrame(rows, columns=["data set", "preset", "models", "seeds"]))
 
 
-def sheet(name: str, images: str) -> str:
-    """figures/NAME.md of the data set's preset: a table and its caption."""
-    preset = chosen(images)
+def sheet(name: str, images: str, preset: str | None = None) -> str:
+    """figures/NAME.md of the data set's or the given preset: a table and its caption."""
+    preset = preset or chosen(images)
     path = folder(preset) / f"{name}.md" if preset else ROOT / "nothing"
     return path.read_text(encoding="utf-8").strip() if path.exists() else NOTHING
 
 
-def larger_presets() -> str:
-    """Rows of Table 4 at presets above the one of its table, the paper's value before ours."""
-    base, parts = chosen("mnist"), []
-    for preset in ORDER[ORDER.index(base) + 1 :] if base else []:
-        found = {experiment_of(r.config).row for r in of("mnist", preset)}
-        if rows := [row for row in paper.tables()["table4"]["rows"] if row.get("id") in found]:
-            names = [tables.row_name(row) for row in rows]
-            text = tables.in_markdown(tables.caption(of("mnist", preset)))
-            parts.append(f"{markdown(beside_paper(preset, names))}\n\n{text}")
-    return "\n\n".join(parts) or "No larger preset has results yet."
+def larger_sheet(name: str, images: str) -> str:
+    """``sheet`` at each of the ``larger`` presets, without the rows that have not been run."""
+    parts = []
+    for preset in larger(images):
+        table, caption = sheet(name, images, preset).split("\n\n", 1)
+        rows = [
+            line
+            for line in table.splitlines()
+            if not any(f" {words} " in line for words in (tables.NOT_RUN, claims.TOO_FEW))
+        ]
+        parts.append("\n".join(rows) + f"\n\n{caption}")
+    return "\n\n".join(parts) or NOTHING
+
+
+def larger_picture(name: str, words: str, images: str) -> str:
+    """``picture`` at each of the ``larger`` presets."""
+    return "\n\n".join(picture(name, words, images, p) for p in larger(images)) or NOTHING
 
 
 def main_rows(names: list[str]) -> str:
@@ -140,9 +158,9 @@ def judged(images: str) -> list[claims.Verdict]:
     return [v for v in found if v.claim.larger.images == images]
 
 
-def picture(name: str, words: str, images: str = "mnist") -> str:
-    """A figure of the data set's preset, if it has been drawn."""
-    preset = chosen(images)
+def picture(name: str, words: str, images: str = "mnist", preset: str | None = None) -> str:
+    """A figure of the data set's or the given preset, if it has been drawn."""
+    preset = preset or chosen(images)
     path = folder(preset) / f"{name}.png" if preset else ROOT / "nothing"
     return f"![{words}](../{path.relative_to(ROOT)})" if path.exists() else NOTHING
 

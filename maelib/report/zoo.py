@@ -65,7 +65,7 @@ def table(records: list[Record]) -> pd.DataFrame:
         finished = sum(any(e.made(r.config) for r in records) for e in tries)
         measured = {m: tables.mean([r.measurements[m] for r in runs if m in r.measurements])
                     for m in MEASURES}  # fmt: skip
-        if any(r.measurements.get("saturated") for r in runs):
+        if _saturated(runs):
             measured["mutual_information"] = f"≥ {measured['mutual_information']}"
         about = {"remedy": name, "try": chosen.label if runs else "", "seeds": len(runs)}
         change = {"nll": measured.pop("nll"), "nll_change": nll_change(chosen, records)}
@@ -104,23 +104,45 @@ def options() -> pd.DataFrame:
 
 
 def plane(records: list[Record]) -> Figure:
-    """Left: RE against KL. Right: NLL against I_q. The best try of each remedy, and in grey all."""
-    figure, axes = plt.subplots(1, 2, figsize=(13, 6), layout="constrained")
-    found = means({name: best(tries, records)[1] for name, tries in ZOO.items()})
+    """Left: RE against KL. Right: NLL against I_q. The best try of each remedy, and in grey all.
+
+    The axes end where the best tries do: some other tries lie outside. An arrow is a lower bound.
+    """
+    figure, axes = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
+    chosen = {name: best(tries, records)[1] for name, tries in ZOO.items()}
+    found = means(chosen)
     each = {e.label: [r for r in records if e.made(r.config)] for es in ZOO.values() for e in es}
     for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
         ax.plot(*(means(each)[m] for m in (x, y)), "o", color="#949494", alpha=0.4, ms=4)
-        ax.scatter(found[x], found[y], c=[_colour(name) for name in found.index], zorder=2)
+        is_bound = [x == "mutual_information" and _saturated(chosen[name]) for name in found.index]
+        for (name, (at, height)), bound in zip(found[[x, y]].iterrows(), is_bound, strict=True):
+            ax.plot(at, height, ">" if bound else "o", color=_colour(name), ms=7)
         places = found[[x, y]].drop_duplicates()
-        names = [ax.text(*place, name, fontsize=8) for name, place in places.iterrows()]
+        numbers = [
+            ax.text(*place, f"{found.index.get_loc(name) + 1}", fontsize=9)
+            for name, place in places.iterrows()
+        ]
+        for limits, values in ((ax.set_xlim, found[x]), (ax.set_ylim, found[y])):
+            margin = 0.06 * (values.max() - values.min())
+            limits(values.min() - margin, values.max() + margin)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.6}
-        adjust_text(names, found[x], found[y], ax=ax, iter_lim=200, arrowprops=line)
+        adjust_text(numbers, found[x], found[y], ax=ax, iter_lim=200, arrowprops=line)
     left, right = axes
     equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
     left.set_title("Rate and distortion of each remedy", fontsize=10)
     right.set(xlabel="I_q(x; z) in nats", ylabel="NLL in nats")
     right.set_title("What the code says, and the likelihood that was paid", fontsize=10)
+    names = [
+        plt.Line2D([], [], ls="", marker="o", color=_colour(name), label=f"{number}  {name}")
+        for number, name in enumerate(found.index, 1)
+    ]
+    figure.legend(handles=names, loc="outside right upper", fontsize=9)
     return figure
+
+
+def _saturated(runs: list[Record]) -> bool:
+    """Whether I_q of a run is so near to its ceiling that it is only a lower bound."""
+    return any(r.measurements.get("saturated") for r in runs)
 
 
 def _colour(remedy: str) -> str:
