@@ -165,6 +165,19 @@ def picture(name: str, words: str, images: str = "mnist", preset: str | None = N
     return f"![{words}](../{path.relative_to(ROOT)})" if path.exists() else NOTHING
 
 
+def clusters_by_prior() -> str:
+    """k-means with 20 clusters of three objectives, by prior: the mean over seeds."""
+    found = zoo.fullest(collect(ROOT / "results"))
+    flow = {"plain VAE": "vlae-fb0", "VLAE (w. free bits)": "vlae", "MAE(1, 0.5)": "mae-a1-b0.5"}
+    rows = []
+    for name, label in flow.items():
+        runs = [[r for r in found if r.config.label() == label + end] for end in ("-normal", "")]
+        scores = [[r.measurements["kmeans_20"] for r in of] for of in runs]
+        rows.append([name, *(tables.mean(of) if of else tables.NOT_RUN for of in scores)])
+    table = markdown(pd.DataFrame(rows, columns=["objective", "prior N(0, I)", "flow prior"]))
+    return f"{table}\n\nPreset: {found[0].config.preset}. Accuracy in per cent."
+
+
 def remedies() -> str:
     """The table and the picture of the zoo, at the preset at which most remedies have a run."""
     found = zoo.fullest(collect(ROOT / "results"))
