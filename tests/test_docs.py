@@ -1,9 +1,11 @@
 """README.md and docs/: what is generated in them is what results/ and benchmarks/ say today."""
 
+import importlib
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -105,3 +107,29 @@ def test_a_number_without_a_source_is_found():
         "14",
         "1,234.5",
     ]
+
+
+def test_tables_are_of_the_fullest_preset_and_larger_ones_with_seeds_come_beside(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    reproduction = importlib.import_module("reproduction")
+
+    def record(preset, label, seed):
+        data = SimpleNamespace(name="mnist")
+        config = SimpleNamespace(preset=preset, data=data, seed=seed, label=lambda: label)
+        return SimpleNamespace(config=config)
+
+    few = [record("laptop", name, 0) for name in "abc"] + [record("short", "a", 0)]
+    more = [record("laptop", "a", 1), record("short", "a", 1), record("paper", "a", 0)]
+    for found, base, larger in ((few, "laptop", []), (few + more, "laptop", ["short"])):
+        monkeypatch.setattr(reproduction, "records", lambda found=found: found)
+        assert (reproduction.chosen("mnist"), reproduction.larger("mnist")) == (base, larger)
+    monkeypatch.setattr(reproduction, "records", list)
+    assert (reproduction.chosen("mnist"), reproduction.larger("mnist")) == (None, [])
+
+
+def test_the_published_networks_section_has_only_what_was_run():
+    page = (ROOT / "docs" / "reproduction.md").read_text(encoding="utf-8")
+    section = page.split("## The published networks")[1].split("\n## ")[0]
+    assert "| holds" in section
+    assert "not run" not in section
+    assert "not enough runs" not in section

@@ -22,10 +22,11 @@ def test_large_presets_run_all_of_the_list_for_which_there_is_data(no_data):
     assert any("mae-a2-b1-s0" in name for name in runs)
 
 
-def test_rows_that_claims_are_about_are_trained_from_three_seeds(no_data):
-    names = [name for name in plan.runs("laptop", "digits") if "-mae-a1-b0.5-s" in name]
+@pytest.mark.parametrize("preset", ["laptop", "short"])
+def test_rows_that_claims_are_about_are_trained_from_three_seeds(no_data, preset):
+    names = [name for name in plan.runs(preset, "digits") if "-mae-a1-b0.5-s" in name]
     assert [name.split("-")[4] for name in names] == ["s0", "s1", "s2"]
-    job = plan.run_job(experiments.MAE[1.0, 0.5], "laptop", "digits", seed=2)
+    job = plan.run_job(experiments.MAE[1.0, 0.5], preset, "digits", seed=2)
     assert "-p seed 2 " in job.options
 
 

@@ -26,8 +26,8 @@ NOTE = (
     "is estimated from: {}. Within half a nat of it a value is a lower bound, marked by ≥, and "
     "such values cannot be ordered. The NLL of one run has a standard error of {:.2f} or less over "
     "the test images. NLL to swap_cost in nats, active_units of the dimensions of the code, "
-    "the last three in per cent. nll_change: the NLL less that of the plain VAE with the same "
-    "prior (the VampPrior's less that with N(0, I)), and its 95 % interval: over seeds where both "
+    "the last three in per cent. nll_change: the NLL minus that of the plain VAE with the same "
+    "prior (the VampPrior's minus that with N(0, I)), and its 95 % interval: over seeds where both "
     "have several, else over test images, and then of these two trained models alone."
 )
 
