@@ -27,6 +27,7 @@ ROWS = {
     "laptop, 6 epochs, cosine": (
         "laptop", {"epochs": 6, "validate_steps": 295, **COSINE, **COMMON},
     ),
+    "laptop, 6 epochs, cooldown": ("laptop", {"epochs": 6, "validate_steps": 295, **COMMON}),
     "published width, 2 epochs, cosine": (
         "paper", {"epochs": 2, "validate_steps": 145, **COSINE, **COMMON},
     ),
@@ -51,6 +52,7 @@ def main() -> None:
         if name not in rows:
             folder = chosen.out / name.replace(", ", "-")
             rows[name] = curve(resolve(preset, "mnist", **given), folder)
+    rows = {name: rows[name] for name in ROWS}
     found = provenance(device, 0.0)
     about = {name: found[name] for name in ("torch", "hardware", "device")}
     chosen.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
