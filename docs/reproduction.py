@@ -51,7 +51,7 @@ def chosen(images: str) -> str | None:
 
     Of two with as many it is the larger. Where no model has several seeds, any preset counts.
     """
-    seeds = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
+    seeds = _seeds(images)
     several = {preset for (preset, _), count in seeds.items() if count > 1}
     models = Counter(preset for preset, _ in seeds)
     order = [preset for preset in ORDER if preset in (several or models)]
@@ -60,9 +60,14 @@ def chosen(images: str) -> str | None:
 
 def larger(images: str) -> list[str]:
     """The presets above that of the data set's tables which have several seeds of a model."""
-    seeds = Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
+    seeds = _seeds(images)
     base = ORDER.index(chosen(images)) if seeds else len(ORDER)
     return [p for p in ORDER[base + 1 :] if any(seeds[key] > 1 for key in seeds if key[0] == p)]
+
+
+def _seeds(images: str) -> Counter[tuple[str, str]]:
+    """How many seeds each model of the data set has at each preset, by preset and label."""
+    return Counter((r.config.preset, r.config.label()) for r in records() if _images(r) == images)
 
 
 def folder(preset: str) -> Path:
