@@ -16,6 +16,7 @@ from maelib.data import STAND_INS
 from maelib.experiments import FORMS, MAE, PAPER, VLAE, Experiment, experiment_of, images_of
 from maelib.measure.estimate import estimate
 from maelib.report import build, claims, paper, tables, zoo
+from maelib.report.evidence import linear_kl
 from maelib.runs.record import Record, collect
 
 ROOT = Path(__file__).parents[1]
@@ -168,6 +169,22 @@ def picture(name: str, words: str, images: str = "mnist", preset: str | None = N
     preset = preset or chosen(images)
     path = folder(preset) / f"{name}.png" if preset else ROOT / "nothing"
     return f"![{words}](../{path.relative_to(ROOT)})" if path.exists() else NOTHING
+
+
+def plane() -> str:
+    """RE, KL and MPD of every model, and which models lie above the law of the linear case."""
+    preset = next(reversed([*filter(None, [chosen("mnist")]), *larger("mnist")]), None)
+    words = "RE against KL with lines of equal ELBO; KL against MPD with the law of the linear case"
+    found = [r for r in collect(ROOT / "results") if r.config.data.name == "mnist"]
+    drawn = [r for r in found if r.measurements["mpd"] >= 1]
+    above = Counter(
+        f"`{r.config.objective.name}`"
+        for r in drawn
+        if r.measurements["kl"] > linear_kl(r.measurements["mpd"], r.config.network.latent)
+    )
+    names = ", ".join(f"{name} ({count})" for name, count in above.most_common())
+    text = f"{sum(above.values())} of {len(drawn)} trained models lie above the curve: {names}."
+    return f"{picture('plane', words, preset=preset)}\n\n{text}"
 
 
 def controls() -> str:

@@ -117,8 +117,7 @@ def is_for_binary(objective: str) -> bool:
 def usual_objective(name: str, colour: bool) -> Objective:
     """An objective with its usual hyper-parameters; on colour images the VLAE has no free bits."""
     usual = OBJECTIVES[name]
-    named_for_them = getattr(usual, "free_bits_per", "batch") != "batch"
-    return replace(usual, free_bits=0.0) if colour and not named_for_them else usual
+    return replace(usual, free_bits=0.0) if colour and not usual.needs_free_bits else usual
 
 
 def resolve(
@@ -248,8 +247,7 @@ def _check_together(config: Config, colour: bool) -> None:
             f"free_bits is {config.objective.free_bits:g}; the loss of {config.objective.name} has "
             "no free bits and needs 0."
         )
-    per = getattr(config.objective, "free_bits_per", "batch")
-    if per != "batch" and not config.objective.free_bits:
+    if config.objective.needs_free_bits and not config.objective.free_bits:
         raise ValueError(
             f"free_bits is 0, which makes {config.objective.name} the plain VAE; give more than 0, "
             "or use vlae."

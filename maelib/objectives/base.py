@@ -49,7 +49,8 @@ class Objective(Settings):
 
     ``penalties`` names its terms beside RE and KL; ``shown`` names the options in every label.
     ``needs_normal`` says whether its loss takes the prior to be N(0, I), and ``varies`` whether it
-    depends on the share of training that is done. Without ``has_free_bits`` there must be none.
+    depends on the share of training that is done. Without ``has_free_bits`` there must be none,
+    and with ``needs_free_bits`` more than none.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()
@@ -57,6 +58,7 @@ class Objective(Settings):
     needs_normal: ClassVar[bool] = False
     varies: ClassVar[bool] = False
     has_free_bits: ClassVar[bool] = True
+    needs_free_bits: ClassVar[bool] = False
     abbreviations: ClassVar[dict[str, str]] = {"free_bits": "fb"}
 
     name: str

@@ -24,8 +24,12 @@ class ELBO(Objective):
     free_bits_per: str = option("batch", "what has the free bits", choices=FREE_BITS_FORMS)
 
     @property
-    def needs_normal(self) -> bool:
+    def needs_free_bits(self) -> bool:
         return self.free_bits_per != "batch"
+
+    @property
+    def needs_normal(self) -> bool:
+        return self.needs_free_bits
 
     def __call__(self, outputs: Outputs, progress: float = 1.0) -> Terms:
         return terms(outputs, outputs.re.mean() + self.weight(progress) * self.charged(outputs))

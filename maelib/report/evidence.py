@@ -21,6 +21,7 @@ STYLES = {
 PRINTED = {"color": "black", "marker": "x"}
 UNITS = {"kmeans": "per cent", "knn": "per cent", "linear": "per cent"}
 OTHER = "#CC78BC"
+NAMES = {"vae": "ResNet VAE", "vlae": "VLAE", "mae": "MAE"}  # as the paper has them
 MARKERS = "osD^vP"  # of the presets
 
 
@@ -74,8 +75,7 @@ def plane(records: list[Record]) -> Figure:
     """Every trained model of one data set as a point, and the paper's.
 
     Left: the rate-distortion plane, RE against KL, with lines of equal L_elbo. Right: KL against
-    MPD. In a linear model whose K dimensions are alike, KL = K/2 log(1 + MPD / K); for unequal
-    ones that is the most that KL can be.
+    MPD, and ``linear_kl``.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 5), layout="constrained")
     rows = paper.tables()["table4"]["rows"] if records[0].config.data.name == "mnist" else []
@@ -89,13 +89,13 @@ def plane(records: list[Record]) -> Figure:
                 ax.plot(x, y, marker, color=colour, ms=5, alpha=0.8)
     kl, re, mpds = (np.array(values) for values in zip(*points, strict=True))
     if rows:
-        left.plot(kl[: len(rows)], re[: len(rows)], "kx", ms=6)
-        right.plot(mpds[: len(rows)], kl[: len(rows)], "kx", ms=6)
+        left.plot(kl[: len(rows)], re[: len(rows)], "kx", ms=6, zorder=3)
+        right.plot(mpds[: len(rows)], kl[: len(rows)], "kx", ms=6, zorder=3)
     equal_elbo(left, kl, re)
     latent = records[0].config.network.latent
     curve = np.geomspace(1, mpds.max() * 1.5, 100)
-    law = latent / 2 * np.log1p(curve / latent)
-    right.plot(curve, law, "k-", lw=1, label=f"{latent / 2:g} log(1 + MPD / {latent})")
+    law = f"{latent / 2:g} log(1 + MPD / {latent})"
+    right.plot(curve, linear_kl(curve, latent), "k-", lw=1, label=law)
     # A model that ignores its code has an MPD near zero, which would stretch a logarithmic axis.
     right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats", xlim=(1, None))
     right.set_title("KL against MPD from 1 nat, and the law of the linear case", fontsize=10)
@@ -103,7 +103,7 @@ def plane(records: list[Record]) -> Figure:
     present = {r.config.objective.name for r in records}
     colours = {name: colour for name, colour in COLOURS.items() if name in present}
     colours |= {"other remedies": OTHER} if present - set(COLOURS) else {}
-    handles = [plt.Line2D([], [], ls="", marker="o", label=name, color=colour)
+    handles = [plt.Line2D([], [], ls="", marker="o", label=NAMES.get(name, name), color=colour)
                for name, colour in colours.items()]  # fmt: skip
     handles += [plt.Line2D([], [], ls="", marker=mark, color="grey", label=f"preset {preset}")
                 for preset, mark in zip(presets, MARKERS, strict=False)]  # fmt: skip
@@ -112,6 +112,15 @@ def plane(records: list[Record]) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     left.set_title(f"Rate and distortion on {records[0].config.data.name}", fontsize=10)
     return figure
+
+
+def linear_kl(mpd: np.ndarray | float, latent: int) -> np.ndarray | float:
+    """KL, in nats, at an MPD in nats in a linear model whose ``latent`` dimensions are alike.
+
+    K/2 log(1 + MPD / K): the most that KL can be in a linear model whose codes together follow
+    the prior (notebook 09).
+    """
+    return latent / 2 * np.log1p(mpd / latent)
 
 
 def equal_elbo(ax: Axes, kl: np.ndarray, re: np.ndarray) -> None:
