@@ -100,6 +100,14 @@ def vamp(count=5):
 
 
 @torch.no_grad()
+def test_the_encoder_of_a_vamp_prior_is_initialised_on_the_images_alone():
+    net, x = vamp(count=3), torch.rand(20, 1, 28, 28).round()
+    model.initialise(net, x, torch.randn(20, 32))
+    mu, _ = net.encode(x)
+    torch.testing.assert_close(mu.mean(0), torch.zeros(32), atol=1e-4, rtol=0)
+    torch.testing.assert_close(mu.std(0), torch.ones(32), atol=1e-3, rtol=0)
+
+
 def test_the_vamp_prior_is_the_mixture_of_its_posteriors_and_samples_from_it():
     net, z = vamp(), torch.randn(6, 32)
     mu, logvar = net.posterior(net.encoder(net.prior.pseudo_inputs))

@@ -241,15 +241,22 @@ def fixed_weights(module: nn.Module) -> Iterator[None]:
 def initialise_from_data(module: nn.Module, run: Callable[[], object]) -> None:
     """Data-dependent initialisation (Salimans & Kingma, 2016) of every layer that ``run`` calls.
 
-    ``run`` is one forward pass over a batch. Where it reaches a layer, gain and bias are set so
-    that each output channel has mean 0 and standard deviation ``init_scale`` over the batch. A
-    channel that does not vary keeps its values.
+    ``run`` is one forward pass over a batch. The first time that it reaches a layer, gain and bias
+    are set so that each output channel has mean 0 and standard deviation ``init_scale`` over the
+    batch. A channel that does not vary keeps its values.
     """
-    hooks = [layer.register_forward_hook(_normalise) for layer in layers(module)]
+    hooks = {}
+
+    def once(layer: WeightNorm, _inputs: tuple, output: Tensor) -> Tensor:
+        hooks.pop(layer).remove()
+        return _normalised(layer, output)
+
+    for layer in layers(module):
+        hooks[layer] = layer.register_forward_hook(once)
     try:
         run()
     finally:
-        for hook in hooks:
+        for hook in hooks.values():
             hook.remove()
 
 
@@ -258,7 +265,8 @@ def layers(module: nn.Module) -> list[WeightNorm]:
     return [m for m in module.modules() if isinstance(m, WeightNorm)]
 
 
-def _normalise(layer: WeightNorm, _inputs: tuple, output: Tensor) -> Tensor:
+def _normalised(layer: WeightNorm, output: Tensor) -> Tensor:
+    """The output with mean 0 and the initial scale, and gain and bias that give it so."""
     axes = [axis for axis in range(output.dim()) if axis != 1]
     std = output.std(axes)
     scale = torch.where(std > 1e-6, layer.init_scale / std, 1.0)
