@@ -15,7 +15,8 @@ from maelib.experiments import ZOO
 from maelib.internal import rng
 from maelib.measure import evaluation, sampling
 from maelib.objectives import OBJECTIVES
-from maelib.report import tables, zoo
+from maelib.report import build, tables, zoo
+from maelib.runs import record as records
 from maelib.runs.run import run
 from maelib.training.loop import Interrupted, train
 
@@ -86,6 +87,27 @@ def test_the_table_has_each_remedy_s_change_of_the_nll(tmp_path):
     assert changes([made, one])["KL annealing"] == "-2.00 [-2.00, -2.00]"
     other = replace(one, evaluation=one.evaluation | {"nll_k": 1})
     assert changes([made, other])["KL annealing"] == ""
+
+
+def test_the_picture_is_drawn_again_if_a_measure_in_it_changes(tmp_path):
+    made, _, _ = run(config.resolve("smoke", "digits"), device="cpu", out_dir=tmp_path, log=silent)
+    picture = tmp_path / "figures" / "smoke" / "digits" / "zoo_plane.png"
+
+    def drawn(nll):
+        for place, tries in enumerate(list(ZOO.values())[:4]):
+            c = tries[0].config("smoke", "digits")
+            named = {"name": c.name(made.data["digest"]), "key": c.key(made.data["digest"])}
+            apart = {"nll": nll + place, "kl": 5.0 + place, "re": 80.0 - 2 * place}
+            apart |= {"mutual_information": 1.0 + place, "saturated": 0.0}
+            measured = made.measurements | apart
+            record = replace(made, config=c, **named, measurements=measured)
+            records.publish(record, tmp_path / "results")
+        build.write_all("smoke", "digits", tmp_path, tmp_path / "runs", {})
+        return picture.stat().st_mtime_ns
+
+    first = drawn(80.0)
+    assert drawn(80.0) == first
+    assert drawn(85.0) > first
 
 
 def test_a_mean_is_of_the_measures_that_all_runs_have(tmp_path):

@@ -66,7 +66,8 @@ def write_all(
         figures.save(evidence.plane(smaller), folder / "plane", code, _measured(smaller))
     if zoo.trained(digits) >= zoo.ENOUGH:
         code = Path(zoo.__file__).read_text(encoding="utf-8")
-        figures.save(zoo.plane(digits), folder / "zoo_plane", code, _measured(digits))
+        measured = _measured(digits, *zoo.MEASURES, "saturated")
+        figures.save(zoo.plane(digits), folder / "zoo_plane", code, measured)
     for name, picture in (draw(records, dataset, runs) if drawn is None else drawn).items():
         figures.save(picture.figure, folder / name, *picture.made_from)
     return folder
@@ -203,11 +204,10 @@ def _of(dataset: str, records: list[Record]) -> list[Record]:
     return [r for r in records if r.config.data.name == dataset]
 
 
-def _measured(records: list[Record]) -> list:
+def _measured(records: list[Record], *more: str) -> list:
     """What a picture of records is made from."""
-    return sorted(
-        [r.name, *(r.measurements[m] for m in ("re", "kl", "mpd", "std"))] for r in records
-    )
+    measures = ("re", "kl", "mpd", "std", *more)
+    return sorted([r.name, *(r.measurements.get(m) for m in measures)] for r in records)
 
 
 def _collapse(records: list[Record], words: str) -> tuple[pd.DataFrame, str]:
