@@ -77,7 +77,7 @@ def run_files(folder: Path, _: pytest.MonkeyPatch) -> list[Reader]:
         found = pretrained.read_header(exported)
         return found, fingerprint(found.load().state_dict())
 
-    slots = partial(campaign._earlier, folder / "campaign.json", CPU, "smoke")
+    slots = partial(campaign._earlier, folder / "campaign.json", CPU, "smoke", "float32")
     write_json(folder / "campaign.json", slots() | {"epochs": 3, "pace": {"way": "eager"}})
     return [
         Reader("result.json", result, lambda: records.read(result), 1500),

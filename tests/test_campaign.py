@@ -47,6 +47,18 @@ def test_a_campaign_leaves_results_that_tables_read(tmp_path, quick_checks):
     assert any("finished run found" in line for line in said)
 
 
+def test_checks_are_made_again_in_another_precision(tmp_path, monkeypatch):
+    made = []
+    once = {"pace": lambda: made.append("pace") or PACE | {"way": "eager"}}
+    monkeypatch.setattr(
+        campaigns, "checks", lambda *_: once | {"nll": lambda: made.append("nll") or {}}
+    )
+    how = {"preset": "smoke", "dataset": "digits", "device": "cpu", "log": lambda _: None}
+    for precision in ("float32", "float32", "bf16"):
+        campaign(0.05, tmp_path, (VLAE,), precision=precision, **how)
+    assert made.count("nll") == 2
+
+
 def test_when_time_is_up_the_rows_that_are_left_are_named(tmp_path, quick_checks):
     said = []
     how = {"preset": "smoke", "dataset": "digits", "device": "cpu", "log": said.append}

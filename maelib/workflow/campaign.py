@@ -56,8 +56,8 @@ def campaign(
     end, chosen = time.monotonic() + seconds - RESERVE, pick_device(device)
     name = available(dataset)
     configs = [row.config(preset, dataset_of(row, name)) for row in rows]
-    report, path = _earlier(out / "campaign.json", chosen, preset), out / "campaign.json"
-    products = choose_precision(precision, chosen)
+    products, path = choose_precision(precision, chosen), out / "campaign.json"
+    report = _earlier(path, chosen, preset, products)
     run_checks(configs[0], report, path, chosen, products, seconds, log)
     pace = report.get("pace", {})
     if "epochs" not in report:
@@ -156,9 +156,9 @@ def table(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _earlier(path: Path, device: torch.device, preset: str) -> dict:
+def _earlier(path: Path, device: torch.device, preset: str, precision: str) -> dict:
     """What an earlier slot found on such a device; on another one, its number of epochs alone."""
-    machine = {**records.provenance(device, 0.0), "preset": preset}
+    machine = {**records.provenance(device, 0.0), "preset": preset, "precision": precision}
     with suppress(ValueError), reading(path, "a campaign's report", "begin another"):
         report = read_json(path)
         if report["machine"] == machine:
