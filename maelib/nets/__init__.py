@@ -38,7 +38,7 @@ class Network(Settings):
     latent: int = option(
         32, "dimensions of the code; of 32x32 colour images a multiple of 64", least=1, most=16_384
     )
-    channels: int = option(64, "channels of the PixelCNN", least=1, most=1024)
+    channels: int = option(64, "channels of the PixelCNN", least=2, most=1024)
     encoder_channels: tuple[int, int, int] = option(
         (32, 64, 64), "channels of the ResNet's blocks", least=1, most=1024
     )
@@ -57,7 +57,9 @@ class Network(Settings):
     variance_dropout: float = option(
         0.1, "share of the posterior du's variances that is dropped in training", least=0, below=1
     )
-    delta: float = option(0.15, "least KL of a dimension of the posterior delta, in nats", above=0)
+    delta: float = option(
+        0.15, "least KL of a dimension of the posterior delta, in nats", above=0, most=100
+    )
     pseudo_inputs: int = option(500, "learned images of the prior vamp", least=1, most=16_384)
     z_path: str = option(
         "input", "where the code enters the PixelCNN; skip is also near its output", choices=Z_PATHS
