@@ -142,14 +142,16 @@ def resolve(
     name, colour, side = _images(str(dataset))
     if colour and is_for_binary(objective):
         raise ValueError(
-            f"objective is {objective!r}, which has no decoder of colour images; use vlae."
+            f"objective is {objective!r}, whose networks are for binary images; use vlae or mae."
         )
     given = {name: value for name, value in given.items() if value is not None}
     if "epochs" in given:
         given = {"min_steps": 0, **given}
     kinds = [Data, Network, Training, Evaluation, *objective_classes()]
     if unknown := set(given).difference(*(options(kind) for kind in kinds)):
-        raise ValueError(f"{unknown.pop()} is not a parameter of a run.")
+        raise ValueError(
+            f"{min(unknown)} is not an option of a run; maelib train --help lists all of them."
+        )
     sizes = _sized((COLOUR_PRESETS if colour else PRESETS)[preset], colour, side)
     begin = checked("init_from", given.get("init_from"), str | None, {})
     origin = None if begin is None else find_origin(begin)
@@ -220,12 +222,16 @@ def _objective(name: str, colour: bool, given: dict) -> Objective:
 
 
 def _check_origin(objective: str, theirs: dict, given: dict) -> None:
-    """ValueError if an objective comes with another network than the model to begin from has."""
+    """ValueError if an objective comes with another network than the model to begin from has.
+
+    Options of that network, such as ``gamma``, may have any value: those of the model are kept.
+    """
     for name, value in SETS.get(objective, {}).items():
-        if name not in given and theirs.get(name, value) != value:
+        is_defining = name in (*COMPONENTS, "z_path")
+        if is_defining and name not in given and theirs.get(name, value) != value:
             raise ValueError(
-                f"objective is {objective!r}, which needs {name} {value}, but {theirs[name]} is "
-                "in the model that init_from names; use vlae or mae."
+                f"objective is {objective!r}, which needs the {name} {value}, but the model that "
+                f"init_from names has {theirs[name]}; begin with another model, or use vlae or mae."
             )
 
 

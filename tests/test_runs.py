@@ -36,7 +36,7 @@ from maelib.training.step import update_average
         ({"batch_size": 1}, "batch_size is 1.*at least 2"),
         ({"free_bits": -1.0}, "free_bits is -1.0"),
         ({"epochs": 0}, "epochs is 0"),
-        ({"colour": 3}, "colour is not a parameter"),
+        ({"colour": 3}, "colour is not an option of a run"),
     ],
 )
 def test_bad_configuration_is_one_clear_sentence(changes, message):

@@ -37,7 +37,8 @@ def find(
     if not (is_text and (found.is_dir() or (found.is_file() and found.suffix in ARRAYS))):
         raise ValueError(
             f"{option} is {str(path)!r}; it must be one of {', '.join(names)}, or the path of your "
-            "own pictures: a folder, or a .npz or .npy file, with a name in UTF-8."
+            "own pictures: a folder, or a .npz or .npy file, with a name in UTF-8; "
+            f"{str(found)!r} is none of these."
         )
     return found
 
