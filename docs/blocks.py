@@ -93,11 +93,12 @@ def presets(dataset: str) -> str:
 def equal_time() -> str:
     """benchmarks/equal-time.json: the validation ELBO at the end of each training."""
     content = json.loads((ROOT / "benchmarks" / "equal-time.json").read_text())
-    rows = [
-        (name, curve[-1]["step"], f"{curve[-1]['val_elbo']:.2f}") if curve else (name, "", FAILED)
-        for name, curve in content["rows"].items()
-    ]
-    heads = ["training", "steps", "L_elbo on 1,000 validation images (nats)"]
+    rows = []
+    for name, row in content["rows"].items():
+        last = row["history"][-1] if row["history"] else None
+        found = (last["step"], f"{last['val_elbo']:.2f}") if last else ("", FAILED)
+        rows.append((name, row["cpu"], *found))
+    heads = ["training", "processor", "steps", "L_elbo on 1,000 validation images (nats)"]
     return _markdown(pd.DataFrame(rows, columns=heads))
 
 
@@ -150,13 +151,16 @@ def remedies_at_equal_time() -> str:
 
 
 def _in_time(run: Record, cost: float) -> dict[str, float]:
-    """A run's last validation within as much time as its number of steps at a cost of 1 takes."""
+    """A run's last validation in the time that its number of steps takes at a cost of 1.
+
+    The first validation counts even if it came later.
+    """
     spent, last, rows = 0.0, {"step": 0}, run.history
     for number, row in enumerate(rows):
-        is_dear = not run.config.training.encoder_steps or information_rises(
+        is_costly = not run.config.training.encoder_steps or information_rises(
             Progress(history=rows[:number])
         )
-        spent += (row["step"] - last["step"]) * (cost if is_dear else 1.0)
+        spent += (row["step"] - last["step"]) * (cost if is_costly else 1.0)
         if number and spent > rows[-1]["step"]:
             return last
         last = row

@@ -1,4 +1,4 @@
-"""Divergences between diagonal Gaussian posteriors: MPD, L_diverse and STD (Eqs. 4, 5, 6, 8).
+"""Divergences of diagonal Gaussian posteriors: MPD, L_diverse, STD, I_q (Eqs. 4, 5, 6, 8, 9).
 
 Everything is in nats. ``mu`` and ``logvar`` are the posterior's mean and log-variance.
 """
@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from maelib.internal.shapes import AnyShape, Codes, PerDimension, PerPair, Samples, Scalar
+from maelib.internal.shapes import AnyCodes, AnyShape, Codes, PerDimension, PerPair, Samples, Scalar
 
 
 def gaussian_kl(mu1: AnyShape, logvar1: AnyShape, mu2: AnyShape, logvar2: AnyShape) -> AnyShape:
@@ -127,6 +127,16 @@ def _softplus_sum(mu1: Tensor, logvar1: Tensor, mu2: Tensor, logvar2: Tensor) ->
     return F.softplus(-kl).sum()
 
 
+def reparameterise(mu: AnyCodes, logvar: AnyCodes, eps: AnyCodes) -> AnyCodes:
+    """The posterior sample z = mu + exp(logvar / 2) eps; shapes broadcast."""
+    return mu + (0.5 * logvar).exp() * eps
+
+
+def log_density(eps: AnyCodes, logvar: AnyCodes) -> AnyCodes:
+    """log q(z_k|x) in nats of each dimension, at z = mu + exp(logvar / 2) eps; shapes broadcast."""
+    return -0.5 * (eps.square() + logvar + math.log(2 * math.pi))
+
+
 def log_posteriors(z: Samples, mu: Codes, logvar: Codes) -> Float[Tensor, "samples batch latent"]:
     """log q(z_k|x_j) for every sample, every posterior and every dimension."""
     distance = (z[:, None] - mu).square() / logvar.exp()
@@ -143,8 +153,7 @@ def mutual_information(
     they are drawn from, its expectation is a lower bound (InfoNCE with the best critic).
     Arrays have at most about ``elements`` elements.
     """
-    z = mu + (0.5 * logvar).exp() * eps
-    own = -0.5 * (eps.square() + logvar + math.log(2 * math.pi))
+    z, own = reparameterise(mu, logvar, eps), log_density(eps, logvar)
     joint, single = [], []
     for part in z.split(max(1, elements // mu.numel())):
         log_q = log_posteriors(part, mu, logvar)
@@ -173,7 +182,7 @@ def closed_form_mpd(alpha: float, beta: float, ratio: float, latent: int, form: 
 
 
 def _without_diagonal(all_pairs: Float[Tensor, "all *rest"], batch: int) -> Tensor:
-    """The pairs i != j, in order, of all; a boolean mask would make the host wait for the device.
+    """The pairs i != j, in their order. A boolean mask would make the host wait for the device.
 
     After the first entry, every (batch + 1)-th entry is one of the diagonal.
     """

@@ -1,14 +1,12 @@
 """The variational autoencoder: q(z|x), p(z) and p(x|z) put together, and the terms of Eq. (3)."""
 
-import math
 from functools import partial
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 from torch.nn import Module
 
-from maelib.internal.shapes import AnyCodes, Codes, Images, PerImage
+from maelib.divergences import log_density, reparameterise
+from maelib.internal.shapes import Codes, Images, PerImage
 from maelib.nets import PIXELCNN, Network, posteriors
 from maelib.nets.densenet import LOGVAR_RANGE, DenseNetEncoder
 from maelib.nets.flows import map_steps, vector_steps
@@ -37,7 +35,7 @@ class VAE(Module):
         """RE and KL of Eq. (3) in nats of each image, at its posterior sample of noise ``eps``."""
         mu, logvar = self.encode(x)
         z = reparameterise(mu, logvar, eps)
-        kl = log_normal(eps, logvar) - self.prior.log_prob(z)
+        kl = log_density(eps, logvar).sum(1) - self.prior.log_prob(z)
         return Outputs(-self.log_likelihood(x, z), kl, mu, logvar)
 
     def encode(self, x: Images) -> tuple[Codes, Codes]:
@@ -62,16 +60,6 @@ class VAE(Module):
                 f"images have the shape {tuple(x.shape[1:])} and values from {float(x.min()):g} to "
                 f"{float(x.max()):g}; the model takes {shape}, floats from {low} to 1."
             )
-
-
-def reparameterise(mu: AnyCodes, logvar: AnyCodes, eps: AnyCodes) -> AnyCodes:
-    """The posterior sample z = mu + exp(logvar / 2) eps; shapes broadcast."""
-    return mu + (0.5 * logvar).exp() * eps
-
-
-def log_normal(eps: AnyCodes, logvar: AnyCodes) -> Float[Tensor, "*#batch"]:
-    """log q(z|x) in nats at z = mu + exp(logvar / 2) eps; shapes broadcast."""
-    return -0.5 * (eps.square() + logvar + math.log(2 * math.pi)).sum(-1)
 
 
 def build(network: Network) -> VAE:

@@ -136,17 +136,17 @@ def test_a_file_whose_first_images_are_easy_does_not_flatter_the_model(used, k_a
 @pytest.mark.parametrize("k_all", [1, 16])
 def test_control_variate_is_the_full_estimate_within_its_error(linear, k_all):
     net, x = linear[0], torch.randn(60, 1, 2, 2, dtype=torch.float64)
-    dear, cheap = (evaluation.iw_nll(net, x, k) for k in (256, k_all))
-    full = estimate(dear.tolist())
+    costly, cheap = (evaluation.iw_nll(net, x, k) for k in (256, k_all))
+    full = estimate(costly.tolist())
     draws = [torch.randperm(len(x)) for _ in range(400)]
-    made = [estimate(dear[o][:20].tolist(), cheap[o].tolist()) for o in draws]
+    made = [estimate(costly[o][:20].tolist(), cheap[o].tolist()) for o in draws]
     means = np.array([each.mean for each in made])
     assert abs(means.mean() - full.mean) < 4 * means.std() / 400**0.5  # no bias
     # The stated error is that of the images themselves and that of drawing 20 of them.
     stated = np.mean([each.error**2 for each in made])
     assert stated == pytest.approx(full.error**2 + means.var(), rel=0.1)
     if k_all > 1:
-        alone = np.std([dear[o][:20].mean() for o in draws])
+        alone = np.std([costly[o][:20].mean() for o in draws])
         assert means.std() < 0.7 * alone  # better than the 20 images without the others
 
 

@@ -8,10 +8,10 @@ import math
 
 import torch
 
-from maelib.divergences import mean_kl_per_dimension, mutual_information
+from maelib.divergences import mean_kl_per_dimension, mutual_information, reparameterise
 from maelib.internal import rng
 from maelib.internal.shapes import Codes, Images
-from maelib.model import VAE, reparameterise
+from maelib.model import VAE
 
 ACTIVE = 0.01  # variance of the posterior mean above which a dimension is active
 
@@ -23,7 +23,10 @@ def active_units(mu: Codes) -> int:
 
 @torch.no_grad()
 def swap_cost(model: VAE, x: Images, z: Codes, batch: int = 500) -> float:
-    """Increase of RE if each image is decoded from another's code; near 0 if codes are ignored."""
+    """Increase of RE if each image is decoded from another's code; near 0 if codes are ignored.
+
+    The other image is the one before. In the evaluation's order it is of another class.
+    """
     parts = zip(x.split(batch), z.split(batch), z.roll(1, 0).split(batch), strict=True)
     gaps = [model.log_likelihood(a, b) - model.log_likelihood(a, c) for a, b, c in parts]
     return float(torch.cat(gaps).mean())

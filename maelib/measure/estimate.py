@@ -1,6 +1,6 @@
 """A mean over all test images of a number that is known of a part of them only.
 
-Let b_i be a dear number of image i (its NLL with K samples) and a_i a cheap one (its NLL with
+Let b_i be a costly number of image i (its NLL with K samples) and a_i a cheap one (its NLL with
 k < K samples). All N images have a_i, and a random n of them, the subset S, have b_i. The
 control-variate estimate is
 
@@ -32,13 +32,13 @@ class Estimate:
     count: int
 
 
-def estimate(dear: Sequence[float], cheap: Sequence[float] | None = None) -> Estimate:
-    """The control-variate estimate; ``dear`` are b of the first images of ``cheap``.
+def estimate(costly: Sequence[float], cheap: Sequence[float] | None = None) -> Estimate:
+    """The control-variate estimate; ``costly`` are b of the first images of ``cheap``.
 
     Without ``cheap`` it is the plain mean. The error of a single image is infinite. If S has the
     share of each class that all images have, the error is stated slightly too large.
     """
-    b = np.asarray(dear, dtype=float)
+    b = np.asarray(costly, dtype=float)
     a = b if cheap is None else np.asarray(cheap, dtype=float)
     n, total = len(b), len(a)
     gap = b - a[:n]

@@ -16,13 +16,13 @@ from torch import Tensor
 
 from maelib.data import Data
 from maelib.data.dataset import Dataset, Split, as_input
-from maelib.divergences import mpd, std
+from maelib.divergences import log_density, mpd, reparameterise, std
 from maelib.internal import rng
 from maelib.internal.shapes import Codes, Images, ManyCodes, PerImage, Samples
 from maelib.measure import EVALUATION_VERSION, Evaluation, collapse
 from maelib.measure.estimate import balanced_order, estimate
 from maelib.measure.kept import Kept
-from maelib.model import VAE, log_normal, reparameterise
+from maelib.model import VAE
 from maelib.nets.layers import fixed_weights
 from maelib.objectives.base import Outputs
 from maelib.training.precision import choose, inference_precision
@@ -121,11 +121,11 @@ def nll_terms(
     ``how`` are keywords of ``iw_nll``.
     """
     count, k_all = settings.nll_images or len(x), settings.nll_k_all
-    dear = {"nll": iw_nll(model, x[:count], settings.nll_k, **how).tolist()}
+    costly = {"nll": iw_nll(model, x[:count], settings.nll_k, **how).tolist()}
     if count >= len(x):
-        return dear
+        return costly
     cheap = elbo if k_all == 1 else iw_nll(model, x, k_all, **how)
-    return {**dear, "nll_all": cheap.tolist()}
+    return {**costly, "nll_all": cheap.tolist()}
 
 
 def bits_per_dim(nll: float, dimensions: int) -> float:
@@ -209,7 +209,7 @@ def log_weights(
     z = reparameterise(mu, logvar, eps).flatten(0, 1)
     repeated = x.expand(len(eps), *x.shape).flatten(0, 1)
     joint = model.log_likelihood(repeated, z) + model.prior.log_prob(z)
-    return joint.view(eps.shape[:2]) - log_normal(eps, logvar)
+    return joint.view(eps.shape[:2]) - log_density(eps, logvar).sum(-1)
 
 
 def importance_weighted_bound(log_weights: LogWeights) -> PerImage:

@@ -17,7 +17,7 @@ class Kept:
     """A file of the NLLs of the first images, for each number of samples k.
 
     ``about`` is what they depend on, such as the model's digest. A file about anything else, or a
-    damaged one, counts for nothing.
+    damaged one, is ignored.
     """
 
     path: Path

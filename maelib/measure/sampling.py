@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from maelib.divergences import reparameterise
 from maelib.internal.shapes import BinaryImages, Codes, ColourImages, Images
-from maelib.model import VAE, reparameterise
+from maelib.model import VAE
 from maelib.nets.layers import MaskedConv2d, WeightNorm, fixed_weights
 from maelib.nets.likelihoods import draw_from_mixture
 from maelib.nets.pixelcnn import PixelCNN

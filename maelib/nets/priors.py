@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Generator, nn
 
-from maelib.divergences import log_posteriors
+from maelib.divergences import log_posteriors, reparameterise
 from maelib.internal.shapes import Codes, Images, PerImage, Samples
 from maelib.nets.layers import fixed_weights, in_float32
 
@@ -98,4 +98,4 @@ class VampPrior(StandardNormal):
         drawn = {"generator": generator, "device": generator.device}
         chosen = torch.randint(len(mu), (count,), **drawn)
         noise = temperature * torch.randn(count, self.latent, **drawn)
-        return mu[chosen] + (0.5 * logvar[chosen]).exp() * noise
+        return reparameterise(mu[chosen], logvar[chosen], noise)

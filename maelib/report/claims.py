@@ -34,7 +34,7 @@ class Claim:
     @property
     def comparison(self) -> str:
         """What is subtracted from what."""
-        return f"{self.measure}: {self.larger.label} - {self.smaller.label}"
+        return f"{self.measure}: {self.larger.label} minus {self.smaller.label}"
 
     @property
     def printed(self) -> float | None:
@@ -161,9 +161,9 @@ def paired(first: Record, second: Record, measure: str) -> Estimate:
         both = [r.per_image.get(name) for r in (first, second)]
         return [a - b for a, b in zip(*both, strict=True)] if all(both) else None
 
-    if (dear := differences(measure)) is None:
+    if (costly := differences(measure)) is None:
         return estimate([first.measurements[measure] - second.measurements[measure]])
-    return estimate(dear, differences("nll_all") if measure == "nll" else None)
+    return estimate(costly, differences("nll_all") if measure == "nll" else None)
 
 
 def holm(p_values: list[float]) -> list[bool]:
