@@ -59,5 +59,5 @@ format: .venv/.installed ## apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean: ## delete what make reproduce and make test leave behind, finished runs excepted
-	rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis *.egg-info
+clean: ## delete what make reproduce and make test leave behind, the runs in runs/ excepted
+	rm -rf build .snakemake .pytest_cache .ruff_cache .hypothesis

@@ -51,11 +51,12 @@ def main() -> None:
     for name, (preset, given) in ROWS.items():
         if name not in rows:
             folder = chosen.out / name.replace(", ", "-")
-            rows[name] = curve(resolve(preset, "mnist", **given), folder)
+            found = provenance(device, 0.0)
+            about = {key: found[key] for key in ("cpu", "torch", "device", "commit")}
+            history = curve(resolve(preset, "mnist", **given), folder)
+            rows[name] = {**about, "history": history}
     rows = {name: rows[name] for name in ROWS}
-    found = provenance(device, 0.0)
-    about = {name: found[name] for name in ("torch", "hardware", "device")}
-    chosen.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
+    chosen.json.write_text(json.dumps({"rows": rows}, indent=1) + "\n")
 
 
 def curve(config: Config, folder: Path) -> list[dict]:

@@ -4,7 +4,8 @@ python benchmarks/importance_samples.py --json benchmarks/importance-samples.jso
 
 The pretrained models of Table 4 on MNIST, on the first of the class-balanced test images that their
 NLL is measured on. Each k takes the first k of the same samples, which are the evaluation's own, so
-differences between models and between two k are paired. A model that the JSON file has is kept.
+differences between models and between two k are paired. A model that the JSON file has
+for as many images is kept.
 """
 
 import argparse
@@ -42,7 +43,7 @@ def main() -> None:
     x = test_images(test.images[order].to(device))
     precision = choose("auto", device)
     for name in MODELS:
-        if name in found["models"]:
+        if name in found["models"] and found["models"][name]["images"] == len(x):
             continue
         kept = pretrained.find(name)
         model = kept.load(device)
