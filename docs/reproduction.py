@@ -381,8 +381,8 @@ def _alone() -> list[list[str]]:
     rows = [[f"`{option}` alone", "; ".join(pairs)] for option, pairs in said.items() if pairs]
     others = ", ".join(f"`{option}`" for option, pairs in said.items() if not pairs)
     why = (
-        "not investigated: no two runs in results/ differ in one of these alone; of the "
-        "trainings in the row above some do"
+        "not investigated: no two runs in results/ differ in one of these alone; "
+        "some of the trainings in the row above do"
     )
     return [*rows, *([[f"each alone: {others}", why]] if others else [])]
 
@@ -430,12 +430,14 @@ def _few_samples(presets: list[str]) -> str:
             models.setdefault(r.config.label(), []).append(change)
     said = [
         f"from k = {few} to k = {many} the NLL changes by "
-        + ", ".join(f"{np.mean(v):+.2f} ({label})" for label, v in sorted(models.items()))
-        + " nats"
+        + f"{means.max():+.2f} ({means.idxmax()}) to {means.min():+.2f} ({means.idxmin()}) nats"
         for (few, many), models in sorted(changes.items())
+        for means in [pd.Series({label: np.mean(v) for label, v in models.items()})]
     ]
-    beyond = "; three models were measured with more samples"
-    return "; ".join(said) + beyond if said else "not investigated: one k for each run"
+    more = json.loads((ROOT / "benchmarks" / "importance-samples.json").read_text())["models"]
+    largest = {(m["preset"], max(map(int, m["nll"]))) for m in more.values()}
+    said += [f"models of {at} were also measured with k = {k}" for at, k in sorted(largest)]
+    return "; ".join(said) if changes else "not investigated: one k for each run"
 
 
 def _seed_noise(preset: str) -> str:

@@ -63,7 +63,8 @@ def out_of_memory(problem: Exception) -> bool:
 def sealed(content: dict[str, Any]) -> str:
     """The content as JSON with its SHA-256; ValueError if a number is not finite.
 
-    That it is sealed stands at the other end, so that no single loss takes both away.
+    The mark stands first and the digest last, so that a file which lost one end still shows that
+    it was sealed.
     """
     whole = {"sealed": True, **content, "sha256": _digest(content)}
     return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)

@@ -20,6 +20,6 @@ def generator(seed: int, *key: int | str, device: torch.device | str = "cpu") ->
 
 @contextmanager
 def own_generators(device: torch.device) -> Iterator[None]:
-    """Context whose seeding and draws of torch's own generators leave those outside as they are."""
+    """Context in which torch's own generators may be seeded; at its end they are as they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         yield

@@ -167,7 +167,7 @@ class EluByExp(torch.autograd.Function):
 def _elu_in_one_pass(x: AnyShape) -> AnyShape:
     """ELU as it is compiled, with ``exp`` in float32.
 
-    A comparison costs half of what ``maximum`` and ``clamp`` do, which care for NaN.
+    A comparison costs half of what ``maximum`` and ``clamp`` do, which pass NaN on.
     """
     return torch.where(x > 0, x.float(), x.float().exp() - 1).to(x.dtype)
 

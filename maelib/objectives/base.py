@@ -49,8 +49,8 @@ class Objective(Settings):
 
     ``penalties`` names its terms beside RE and KL; ``shown`` names the options in every label.
     ``needs_normal`` says whether its loss takes the prior to be N(0, I), and ``varies`` whether it
-    depends on the share of training that is done. Without ``has_free_bits`` there must be none,
-    and with ``needs_free_bits`` more than none.
+    depends on the share of training that is done. If ``has_free_bits`` is false, ``free_bits`` must
+    be 0. If ``needs_free_bits`` is true, it must be more.
     """
 
     penalties: ClassVar[tuple[str, ...]] = ()

@@ -21,7 +21,7 @@ class ELBO(Objective):
 
     name: str = named("vlae")
     kl_weight: float = option(1.0, "weight of the KL", least=0)
-    free_bits_per: str = option("batch", "what has the free bits", choices=FREE_BITS_FORMS)
+    free_bits_per: str = option("batch", "what free bits are given to", choices=FREE_BITS_FORMS)
 
     @property
     def needs_free_bits(self) -> bool:

@@ -98,7 +98,10 @@ def plane(records: list[Record]) -> Figure:
     right.plot(curve, linear_kl(curve, latent), "k-", lw=1, label=law)
     # A model that ignores its code has an MPD near zero, which would stretch a logarithmic axis.
     right.set(xscale="log", xlabel="MPD in nats (log scale)", ylabel="KL in nats", xlim=(1, None))
-    right.set_title("KL against MPD from 1 nat, and the law of the linear case", fontsize=10)
+    far = [(m, k) for m, k in zip(mpds[len(rows) :], kl[len(rows) :], strict=True) if m >= 1]
+    above = sum(k > linear_kl(m, latent) for m, k in far)
+    title = f"{above} of {len(far)} runs with an MPD of 1 nat or more lie above the linear case"
+    right.set_title(title, fontsize=10)
     right.legend(fontsize=8)
     present = {r.config.objective.name for r in records}
     colours = {name: colour for name, colour in COLOURS.items() if name in present}
@@ -131,7 +134,7 @@ def equal_elbo(ax: Axes, kl: np.ndarray, re: np.ndarray) -> None:
     ends = np.array(ax.get_xlim())
     for elbo in np.arange(5 * np.floor((re + kl).min() / 5), (re + kl).max() + 5, 5):
         ax.plot(ends, elbo - ends, color="#BBBBBB", lw=0.8, zorder=0)
-        x = ends[1] - 0.02 * width
-        if ax.get_ylim()[0] < elbo - x < ax.get_ylim()[1]:
-            ax.text(x, elbo - x, f"{elbo:g}", fontsize=8, color="#777777", ha="right")
+        y = max(elbo - ends[1] + 0.02 * width, ax.get_ylim()[0] + 0.02 * height)
+        if y < ax.get_ylim()[1] and elbo - y > ends[0] + 0.05 * width:
+            ax.text(elbo - y, y, f"{elbo:g}", fontsize=8, color="#777777", ha="right")
     ax.set(xlabel="KL in nats (rate)", ylabel="RE in nats (distortion); grey: equal L_elbo")

@@ -58,14 +58,15 @@ def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
 def learning_curves(*records: Record) -> Figure:
     """RE, KL and L_elbo of the validation images and a batch's MPD and STD, in nats, over epochs.
 
-    Every objective has its colour; a preset that is not the first's is dashed. The dotted line is
-    the MPD at which MAE's two terms alone would balance, given the run's STD / MPD.
+    Every objective has its colour; a preset that is not the first's is dashed. The horizontal line
+    of a run, dotted or dash-dotted, is the MPD at which MAE's two terms alone would balance, given
+    its STD / MPD.
     """
     panels = {"val_re": "RE", "val_kl": "KL", "val_elbo": "L_elbo", "mpd": "MPD", "std": "STD"}
     figure, axes = plt.subplots(1, 5, figsize=(15, 3.2), layout="constrained")
     for record in records:
         config, colour = record.config, COLOURS.get(record.config.objective.name, "black")
-        style = "-o" if config.preset == records[0].config.preset else "--s"
+        style, line = ("-o", ":") if config.preset == records[0].config.preset else ("--s", "-.")
         label = f"{config.label()}, {config.preset}"
         for key, ax in zip(panels, axes, strict=True):
             points = [(row["epoch"], row[key]) for row in record.history]
@@ -73,7 +74,7 @@ def learning_curves(*records: Record) -> Figure:
         if getattr(config.objective, "diverse", "pairwise") != "pairwise":
             level = _predicted(record, config.objective.diverse)
             if math.isfinite(level):
-                axes[3].axhline(level, ls=":", color=colour, label="balance of the two terms")
+                axes[3].axhline(level, ls=line, color=colour, label=f"balance, {label}")
     for title, ax in zip(panels.values(), axes, strict=True):
         ax.set(title=title, xlabel="epoch")
     axes[0].set_ylabel("nats")
@@ -132,9 +133,10 @@ def digest(*content: object) -> str:
 
 def figure1() -> Figure:
     """Figure 1: two sets of points with equal mean pairwise distance and unequal spread of it."""
-    even, uneven = _point_sets()
+    even, clumps = _point_sets()
+    sets = {"(a) two clumps": clumps, "(b) even": even}
     figure, axes = plt.subplots(1, 2, figsize=(9, 4.4), layout="constrained")
-    for ax, points, title in zip(axes, (even, uneven), ("even", "in two clumps"), strict=True):
+    for ax, points, title in zip(axes, sets.values(), sets, strict=True):
         distance = torch.pdist(points)
         ax.scatter(*points.T.tolist(), s=30)
         ax.set(title=f"{title}: mean distance {distance.mean():.2f}, STD {distance.std():.2f}",
@@ -209,7 +211,8 @@ def forms_figure(records: list[Record]) -> Figure:
     """
     figure, ax = plt.subplots(figsize=(6.5, 4.5), layout="constrained")
     found = by_experiment(records)
-    for form, colour in zip(FORMS, sns.color_palette("colorblind"), strict=False):
+    for form in FORMS:
+        colour = COLOURS[form]
         runs = _runs_of_form(FORMS[form], found)
         label = form if runs else f"{form}: not run"
         mpds = [r.measurements["mpd"] for r in runs.values()]

@@ -103,7 +103,7 @@ def intact(path: Path) -> Record | None:
 
 
 def is_current(record: Record | None) -> bool:
-    """Whether there is a record, and it was measured as today."""
+    """Whether there is a record, and it has the current ``EVALUATION_VERSION``."""
     return record is not None and record.evaluation["version"] == EVALUATION_VERSION
 
 

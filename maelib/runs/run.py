@@ -45,8 +45,7 @@ Log = Callable[[str], None]
 
 def pick_device(name: str = "auto") -> torch.device:
     """``auto`` is CUDA if there is any, then MPS, then the CPU; each rank has its own GPU."""
-    if name not in DEVICES:
-        raise ValueError(f"device is {name!r}; it must be one of {', '.join(DEVICES)}.")
+    checked("device", name, str, {"choices": DEVICES})
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         name = next((kind for kind in there if there[kind]), "cpu")

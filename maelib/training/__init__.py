@@ -20,7 +20,7 @@ class Training(Settings):
     """How a model is trained; by default as in the paper."""
 
     epochs: int = option(500, "passes over the training images", least=1)
-    min_steps: int = option(0, "steps at the least; small data gets more passes", least=0)
+    min_steps: int = option(0, "least number of steps; small data gets more passes", least=0)
     batch_size: int = option(100, "images in a step", least=2)
     lr: float = option(1e-3, "Adam's learning rate", above=0)
     lr_decay: float = option(0.999998, "plateau: factor on the learning rate at each step", above=0)
@@ -36,7 +36,7 @@ class Training(Settings):
     halvings: int = option(3, "plateau: halvings of the rate before training ends", least=0)
     init_images: int = option(500, "images of the data-dependent initialisation", least=2)
     encoder_steps: int = option(
-        0, "updates of the encoder alone before each step, at most, while I_q rises", least=0
+        0, "most updates of the encoder alone before each step, while I_q rises", least=0
     )
     validate_steps: int | None = option(
         None, "steps between validations (default: an epoch)", least=1

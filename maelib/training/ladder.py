@@ -27,9 +27,12 @@ WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's mo
 SECONDS = {"cuda": 240.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
 WORTH_COMPILING = {"cuda": 10_000, "cpu": 1_500}  # steps that repay the minute of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
-FARTHEST = 0.5  # relative distance of two changes of the weights, most of which are Adam's signs
-# Of the learning rate, in steps that are compared. The first whole steps of a run are chaotic: at
-# MAE's second step STD can be 10,000 times what it was, and rounding alone changes the next losses.
+# Largest relative difference of two changes of the weights. Adam's first changes are signs, and
+# rounding turns those of small gradients.
+FARTHEST = 0.5
+# Factor on the learning rate of the steps that are compared. The first whole steps of a run are
+# chaotic: at MAE's second step STD can be 10,000 times what it was, and rounding alone changes the
+# next losses.
 GENTLE = 0.01
 Batch = tuple[Images, Codes]
 Take = Callable[[State, Step, Images, Codes], Terms]

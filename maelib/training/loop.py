@@ -61,7 +61,9 @@ def train(
     way: str = "auto",
     precision: str = "auto",
 ) -> tuple[VAE, Progress]:
-    """Train, from ``folder``'s checkpoint if any; the averaged model of best validation ELBO.
+    """The averaged model with the best validation ELBO, and how training went.
+
+    It continues from the checkpoint in ``folder`` if there is one.
 
     ``way`` is ``auto`` or the first of ``WAYS`` to be tried; ``precision`` is one of
     ``PRECISIONS``. Under torchrun all ranks call this, and rank 0 alone writes. TrainingError on a

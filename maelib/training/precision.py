@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
+from maelib.internal.options import checked
 from maelib.training import PRECISIONS
 
 
@@ -18,8 +19,7 @@ def choose(name: str, device: torch.device) -> str:
     A CPU multiplies in bfloat16 with AMX or with the instructions AVX512_BF16 (docs/benchmarks.md
     has the times). ValueError for an unknown name.
     """
-    if name not in PRECISIONS:
-        raise ValueError(f"precision is {name!r}; it must be one of {', '.join(PRECISIONS)}.")
+    checked("precision", name, str, {"choices": PRECISIONS})
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -39,7 +39,7 @@ class NotebookJob:
         return " ".join(
             f"-y {shlex.quote(json.dumps({name: value}))}"
             if isinstance(value, dict)
-            else f"-p {name} {value}"
+            else f"-p {name} {shlex.quote(str(value))}"
             for name, value in self.parameters.items()
         )
 
@@ -49,7 +49,7 @@ def dataset_of(experiment: Experiment, dataset: str) -> str:
     names = {"mnist": dataset, "omniglot": "omniglot_lake", "cifar10": "cifar10"}
     if dataset == STAND_INS["mnist"]:
         names["cifar10"] = STAND_INS["cifar10"]
-    return names.get(experiment.images, experiment.images)
+    return names[experiment.images]
 
 
 def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, NotebookJob]:
