@@ -36,7 +36,7 @@ WRONG = {
     "invert": ("exp() + step", "exp() - step"),
     "water_level": ("0.5 * (eig", "1.0 * (eig"),
     "slope_at_zero": ("- eigenvalue", "+ eigenvalue"),
-    "control_variate": ("(dear - cheap[part])", "dear"),
+    "control_variate": ("(costly - cheap[part])", "costly"),
     "mean_swap_cost": ("own - swapped", "swapped - own"),
     "coin_flips": (".sum(1).mean()", ".mean()"),
     "majority_labels": ("argmax()", "argmin()"),
