@@ -102,9 +102,9 @@ def equal_time() -> str:
     return _markdown(pd.DataFrame(rows, columns=heads))
 
 
-def benchmarks() -> str:
-    """benchmarks/results-cpu.json: medians in seconds, then what they were measured on."""
-    content = json.loads((ROOT / "benchmarks" / "results-cpu.json").read_text())
+def benchmarks(name: str = "results-cpu") -> str:
+    """benchmarks/NAME.json: medians in seconds, then what they were measured on."""
+    content = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text())
     rows = pd.DataFrame(content["rows"])[["row", "medians", "ratio", "target", "note"]].fillna("")
     rows = rows[rows["row"] != REMEDIES]
     rows["medians"] = [
