@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import reproduction
 
-from maelib.config import PARTS, PRESETS, resolve
+from maelib.config import COLOUR_PRESETS, PARTS, PRESETS, resolve
 from maelib.experiments import ZOO
 from maelib.report import zoo
 from maelib.runs.record import Record, collect
@@ -17,8 +17,11 @@ from maelib.training.validate import information_rises
 
 REMEDIES = "training step, laptop, by remedy"  # a row of bench.py
 ABOUT = ("cpu", "cpu_capability", "threads", "torch", "commit")  # of a benchmark's provenance
+SHORT_EPOCHS = (
+    f"{PRESETS['short']['epochs']} epochs ({COLOUR_PRESETS['short']['epochs']} of CIFAR-10)"
+)
 FAILED = "none: the loss was not finite"
-SHORT = "a run in minutes on a GPU, in hours on a CPU"
+SHORT = "a run on MNIST in minutes on a GPU, in hours on a CPU"
 NOT_MEASURED = "This has not been measured yet."
 ROOT = Path(__file__).parents[1]
 MAIN = ["ResNet VAE with AF", "VLAE (w. free bits)", "MAE (alpha = 1.0, beta = 0.5)"]
@@ -35,7 +38,7 @@ def preset_table() -> str:
         "smoke": ("tiny", "a few steps", "tests"),
         "quick": ("small", "a part of the images", "a first look, in minutes"),
         "laptop": ("small", "all images, a few epochs", "all runs of the paper, in hours"),
-        "short": ("as published", f"{PRESETS['short']['epochs']} epochs", SHORT),
+        "short": ("as published", SHORT_EPOCHS, SHORT),
         "paper": ("as published", "until the learning-rate schedule ends", "a GPU"),
     }
     done = Counter(record.config.preset for record in collect(ROOT / "results"))

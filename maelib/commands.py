@@ -71,7 +71,9 @@ class CampaignOptions(ComputeOptions):
 
     minutes: float = option(13.0, "minutes until it ends, with everything saved", above=0)
     out: str | None = option(None, "folder of the runs instead of runs/")
-    rows: str = option("", "runs such as mnist-vlae,mnist-mae-a1-b0.5 (default: those of Table 4)")
+    rows: str = option(
+        "", "runs such as mnist-vlae,mnist-mae-a1-b0.5 (default: Table 4 and two forms of MAE)"
+    )
     preset: str = option("short", "named set of sizes", choices=tuple(PRESETS))
     dataset: str = option(AUTO, "data set in MNIST's place", choices=(AUTO, "mnist", "digits"))
 

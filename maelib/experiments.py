@@ -141,6 +141,7 @@ ZOO: dict[str, tuple[Experiment, ...]] = {
     **{f"MAE, {form}": tries for form, tries in _NORMAL.items()},
     "plain VAE, flow prior": (VLAE_NO_FREE_BITS,),
     "free bits, batch, flow prior": (VLAE,),
+    "lagging encoder, flow prior": (Experiment("mnist", "lagging", group="zoo"),),
     **{f"MAE, {form}, flow prior": tuple(FORMS[form].values()) for form in DIVERSE_FORMS},
     "decoder without z": _zoo("no-code"),
     "constant encoder": _zoo("constant", "delta", (0.1, 0.15, 0.3)),

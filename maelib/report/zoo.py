@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from adjustText import adjust_text
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from maelib.config import PRESETS
 from maelib.experiments import ZOO, Experiment
@@ -112,6 +113,7 @@ def plane(records: list[Record]) -> Figure:
     chosen = {name: best(tries, records)[1] for name, tries in ZOO.items()}
     found = means(chosen)
     each = {e.label: [r for r in records if e.made(r.config)] for es in ZOO.values() for e in es}
+    outline = withStroke(linewidth=2, foreground="white")
     for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
         ax.plot(*(means(each)[m] for m in (x, y)), "o", color="#949494", alpha=0.4, ms=4)
         is_bound = [x == "mutual_information" and _saturated(chosen[name]) for name in found.index]
@@ -119,14 +121,16 @@ def plane(records: list[Record]) -> Figure:
             ax.plot(at, height, ">" if bound else "o", color=_colour(name), ms=7)
         places = found[[x, y]].drop_duplicates()
         numbers = [
-            ax.text(*place, f"{found.index.get_loc(name) + 1}", fontsize=9)
+            ax.text(*place, f"{found.index.get_loc(name) + 1}", fontsize=9, path_effects=[outline])
             for name, place in places.iterrows()
         ]
         for limits, values in ((ax.set_xlim, found[x]), (ax.set_ylim, found[y])):
             margin = 0.06 * (values.max() - values.min())
             limits(values.min() - margin, values.max() + margin)
         line = {"arrowstyle": "-", "color": "grey", "lw": 0.6}
-        adjust_text(numbers, found[x], found[y], ax=ax, iter_lim=200, arrowprops=line)
+        adjust_text(
+            numbers, found[x], found[y], ax=ax, iter_lim=200, expand=(1.4, 1.7), arrowprops=line
+        )
     left, right = axes
     equal_elbo(left, found["kl"].to_numpy(), found["re"].to_numpy())
     left.set_title("Rate and distortion of each remedy", fontsize=10)
