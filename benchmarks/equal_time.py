@@ -12,9 +12,10 @@ import argparse
 import json
 from pathlib import Path
 
+from timing import provenance
+
 from maelib.config import Config, resolve
 from maelib.data import dataset
-from maelib.runs.record import provenance
 from maelib.runs.run import pick_device
 from maelib.training.loop import train
 from maelib.training.state import TrainingError
@@ -51,7 +52,7 @@ def main() -> None:
     for name, (preset, given) in ROWS.items():
         if name not in rows:
             folder = chosen.out / name.replace(", ", "-")
-            found = provenance(device, 0.0)
+            found = provenance(device)
             about = {key: found[key] for key in ("cpu", "torch", "device", "commit")}
             history = curve(resolve(preset, "mnist", **given), folder)
             rows[name] = {**about, "history": history}
