@@ -359,7 +359,8 @@ def _by_preset() -> str:
 def _equal_time() -> str:
     """benchmarks/equal-time.json: the ELBO at the end of each training less that of the first."""
     content = json.loads((ROOT / "benchmarks" / "equal-time.json").read_text())
-    ends = {name: curve[-1]["val_elbo"] for name, curve in content["rows"].items() if curve}
+    curves = {name: row["history"] for name, row in content["rows"].items()}
+    ends = {name: curve[-1]["val_elbo"] for name, curve in curves.items() if curve}
     first, *others = ends
     said = ", ".join(
         f"{name.replace(',', ' /')} {ends[name] - ends[first]:+.2f}" for name in others
