@@ -142,7 +142,7 @@ def resolve(
     name, colour, side = _images(str(dataset))
     if colour and is_for_binary(objective):
         raise ValueError(
-            f"objective is {objective!r}, whose networks are for binary images; use vlae or mae."
+            f"objective is {objective!r}, which has no networks for colour images; use vlae or mae."
         )
     given = {name: value for name, value in given.items() if value is not None}
     if "epochs" in given:

@@ -49,7 +49,7 @@ def dataset_of(experiment: Experiment, dataset: str) -> str:
     names = {"mnist": dataset, "omniglot": "omniglot_lake", "cifar10": "cifar10"}
     if dataset == STAND_INS["mnist"]:
         names["cifar10"] = STAND_INS["cifar10"]
-    return names[experiment.images]
+    return names.get(experiment.images, experiment.images)
 
 
 def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, NotebookJob]:
