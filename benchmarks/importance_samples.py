@@ -4,8 +4,8 @@ python benchmarks/importance_samples.py --json benchmarks/importance-samples.jso
 
 The pretrained models of Table 4 on MNIST, on the first of the class-balanced test images that their
 NLL is measured on. Each k takes the first k of the same samples, which are the evaluation's own, so
-differences between models and between two k are paired. A model that the JSON file has
-for as many images is kept.
+differences between models and between two k are paired. A model that the JSON file has for as many
+images is kept.
 """
 
 import argparse
