@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 
-from maelib.data import AUTO, COLOUR, DATASETS, Data
+from maelib.data import AUTO, COLOUR_DATASETS, DATASETS, Data
 from maelib.internal.files import typed
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
@@ -187,7 +187,7 @@ def from_json(content: dict) -> Config:
         raise ValueError(f"it holds no configuration of this version ({problem!r})") from problem
     config = Config(preset=preset, objective=objective, seed=seed, **others)
     data, network = config.data, config.network
-    _check_together(config, network.is_colour if data.is_own else data.name in COLOUR)
+    _check_together(config, network.is_colour if data.is_own else data.name in COLOUR_DATASETS)
     return config
 
 
@@ -199,7 +199,7 @@ def objective_classes() -> list[type[Objective]]:
 def _images(dataset: str) -> tuple[str, bool, int | None]:
     """A data set's name or path, whether it is of colour images, and the side of own pictures."""
     if dataset in (AUTO, *DATASETS):
-        return dataset, dataset in COLOUR, None
+        return dataset, dataset in COLOUR_DATASETS, None
     from maelib.data import own  # imports torch
 
     path = own.find(dataset)

@@ -16,7 +16,7 @@ from helpers import smoke
 
 from maelib import cli, config, model
 from maelib.config import PARTS, PRESETS, from_json, objective_classes, resolve
-from maelib.data import AUTO, COLOUR, DATASETS, STAND_INS, dataset
+from maelib.data import AUTO, COLOUR_DATASETS, DATASETS, STAND_INS, dataset
 from maelib.internal.options import checked, options
 from maelib.nets import BINARY_DECODERS, COLOUR_DECODERS, ENCODERS, POSTERIORS, PRIORS, Network
 from maelib.objectives import OBJECTIVES
@@ -49,7 +49,7 @@ def _base(hint):
 
 def resolvable(objective, name):
     """Whether an objective is one for this data set: some come with a decoder of binary images."""
-    return not (name in COLOUR and config.is_for_binary(objective))
+    return not (name in COLOUR_DATASETS and config.is_for_binary(objective))
 
 
 # Options
@@ -230,7 +230,7 @@ def test_data_sets_that_may_be_chosen_are_those_that_load_accepts(no_data):
             assert name not in (AUTO, *STAND_INS.values())
         else:
             assert found.name == (STAND_INS["mnist"] if name == AUTO else name)
-            assert (found.train.images.shape[1] == 3) == (found.name in COLOUR)
+            assert (found.train.images.shape[1] == 3) == (found.name in COLOUR_DATASETS)
     with pytest.raises(ValueError, match=f"dataset is 'x'.*{', '.join((AUTO, *DATASETS))}"):
         dataset.load("x", [no_data], download=False)
 

@@ -148,7 +148,7 @@ def test_elu_of_large_maps_is_rounded_once(monkeypatch, compiler, dtype):
     if not compiler:
         monkeypatch.setattr(torch, "compile", lambda *_, **__: refuse)
     layers._elu_kernel.cache_clear()
-    x = torch.linspace(-90, 90, layers.WORTH_COMPILING).to(dtype)
+    x = torch.linspace(-90, 90, layers.KERNEL_MIN_ELEMENTS).to(dtype)
     x[0] = math.nan
     exact = nn.functional.elu(x.float())
     rtol = torch.finfo(dtype).eps / 2

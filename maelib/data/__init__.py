@@ -6,9 +6,9 @@ from pathlib import Path
 
 from maelib.internal.options import Settings, option
 
-BINARY = ("mnist", "mnist_static", "digits", "omniglot", "omniglot_lake")
-COLOUR = ("cifar10", "photos")
-DATASETS = (*BINARY, *COLOUR)
+BINARY_DATASETS = ("mnist", "mnist_static", "digits", "omniglot", "omniglot_lake")
+COLOUR_DATASETS = ("cifar10", "photos")
+DATASETS = (*BINARY_DATASETS, *COLOUR_DATASETS)
 STAND_INS = {"mnist": "digits", "cifar10": "photos"}  # bundled with scikit-learn
 AUTO = "auto"  # mnist where it is found or can be downloaded, else its stand-in
 

@@ -1,8 +1,8 @@
 """A user's pictures in and out of a model: codes, reconstructions and samples, and their files.
 
 Pictures come as a path of ``data.own``, as a data set's name (its test images) or as an array as in
-``data.own``: [n, side, side] or [n, side, side, 3], or with the channels first. They leave as uint8
-[n, side, side], or [n, side, side, 3] in colour.
+``data.own``: [n, side, side] or [n, side, side, 3], or with the channels first. They leave as
+``ReadyPictures``, in colour with three channels.
 """
 
 import io
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image
 from torchvision.utils import save_image
 
@@ -28,6 +29,7 @@ from maelib.training.precision import choose
 
 KINDS = (".png", ".npz", "")
 Pictures = str | Path | np.ndarray | torch.Tensor
+ReadyPictures = UInt8[np.ndarray, "batch side side"] | UInt8[np.ndarray, "batch side side 3"]
 BATCH = 256  # images decoded at once
 
 
@@ -61,14 +63,14 @@ def encode(
     return {"names": np.array(names)} | {key: v.cpu().numpy() for key, v in found.items()}
 
 
-def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True) -> np.ndarray:
+def reconstruct(model: VAE, images: Pictures, seed: int = 0, greedy: bool = True) -> ReadyPictures:
     """The pictures as the model decodes them from the means of 50 samples of their codes."""
     return reconstruct_named(model, images, seed, greedy)[0]
 
 
 def reconstruct_named(
     model: VAE, images: Pictures, seed: int = 0, greedy: bool = True
-) -> tuple[np.ndarray, list[str]]:
+) -> tuple[ReadyPictures, list[str]]:
     """``reconstruct``, and the names of the pictures."""
     seed = checked("seed", seed, int, {"least": 0})
     x, names = _seen(model, images)
@@ -77,7 +79,7 @@ def reconstruct_named(
     return np.concatenate(parts), names
 
 
-def sampled(model: VAE, count: int, seed: int = 0, temperature: float = 1.0) -> np.ndarray:
+def sampled(model: VAE, count: int, seed: int = 0, temperature: float = 1.0) -> ReadyPictures:
     """``count`` images drawn from the model."""
     noise = rng.generator(seed, "sample", device=model.device)
     sizes = [min(BATCH, count - begun) for begun in range(0, count, BATCH)]
@@ -103,7 +105,7 @@ def check_out(out: str, kinds: tuple[str, ...] = KINDS) -> None:
         raise ValueError(f"out is {out!r}, a folder that is in use; name a new one.")
 
 
-def write(out: str, images: np.ndarray, names: list[str] | None = None) -> None:
+def write(out: str, images: ReadyPictures, names: list[str] | None = None) -> None:
     """Write pictures as one grid (.png), as an array (.npz) or, each by its name, in a folder."""
     path, names = Path(out), names or [f"{number:06}" for number in range(len(images))]
     if path.suffix == ".npz":
@@ -129,12 +131,12 @@ def _seen(model: VAE, images: Pictures) -> tuple[Images, list[str]]:
     return test_images(pixels.to(model.device)), names
 
 
-def _pixels(drawn: Images) -> np.ndarray:
+def _pixels(drawn: Images) -> ReadyPictures:
     pixels = (unit_range(drawn) * 255).round().to(torch.uint8).cpu()
     return pixels.permute(0, 2, 3, 1).squeeze(3).numpy()
 
 
-def _grid(images: np.ndarray) -> bytes:
+def _grid(images: ReadyPictures) -> bytes:
     """A PNG of all images; grey ones as dark ink on white."""
     png, pixels = io.BytesIO(), torch.from_numpy(images).float() / 255
     pixels = 1 - pixels[:, None] if pixels.dim() == 3 else pixels.permute(0, 3, 1, 2)

@@ -9,7 +9,7 @@ POSTERIORS = ("gaussian", "bn", "du", "delta")
 PRIORS = ("flow", "map-flow", "normal", "vamp")
 BINARY_DECODERS = ("pixelcnn", "resnet")
 COLOUR_DECODERS = ("pixelcnnpp-7x3", "pixelcnnpp")
-COLOUR = ("densenet", "map-flow", *COLOUR_DECODERS)  # these have a code of maps
+WITH_MAPS = ("densenet", "map-flow", *COLOUR_DECODERS)  # their code is a stack of maps
 BINARY_SIDE, COLOUR_SIDE = 28, 32  # of the paper's images
 SIDES = (16, 64)  # the least and the greatest side of an image
 PIXELCNN = ("z_path", "max_kernel", "input_dropout")  # options of this decoder alone
@@ -28,7 +28,7 @@ Z_PATHS = ("input", "skip", "none")
 class Network(Settings):
     """The components of a model by name, and their sizes; by default those of the paper's MNIST.
 
-    An encoder of ``COLOUR`` needs a decoder of ``COLOUR``, and the reverse.
+    The encoder of ``WITH_MAPS`` needs a decoder of ``COLOUR_DECODERS``, and the reverse.
     """
 
     encoder: str = option("resnet", "network of q(z|x)", choices=ENCODERS)
@@ -73,7 +73,7 @@ class Network(Settings):
     def __post_init__(self):
         super().__post_init__()
         checked("own_side", self.own_side, int | None, {"least": SIDES[0], "below": SIDES[1] + 1})
-        if (self.encoder in COLOUR) != self.is_colour:
+        if (self.encoder in WITH_MAPS) != self.is_colour:
             colour, binary = " or ".join(COLOUR_DECODERS), " or ".join(BINARY_DECODERS)
             raise ValueError(
                 f"encoder is {self.encoder!r} and decoder is {self.decoder!r}; one of them is for "
@@ -90,7 +90,7 @@ class Network(Settings):
                     f"{name} is {value}, but only the {component} {' or '.join(kinds)} has this "
                     f"option; leave it at {usual[name]}."
                 )
-        with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in COLOUR]
+        with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in WITH_MAPS]
         if with_maps and self.latent % (positions := self.map_side**2):
             raise ValueError(
                 f"latent is {self.latent}; {with_maps[0]} needs a multiple of {positions}."
@@ -108,7 +108,7 @@ class Network(Settings):
 
     @property
     def map_side(self) -> int:
-        """Height and width of the latent maps that a component of ``COLOUR`` has."""
+        """Height and width of the latent maps that a component of ``WITH_MAPS`` has."""
         return map_side(self.own_side or COLOUR_SIDE)
 
     @property

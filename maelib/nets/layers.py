@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from maelib.internal.shapes import AnyShape, Maps, OtherMaps, ResizedMaps
 
 Result = TypeVar("Result")
-WORTH_COMPILING = 2**20  # elements of feature maps that repay the seconds of compiling a kernel
+KERNEL_MIN_ELEMENTS = 2**20  # elements of feature maps that repay the seconds of compiling a kernel
 
 
 class WeightNorm(nn.Module):
@@ -154,7 +154,7 @@ class EluByExp(torch.autograd.Function):
         if torch.compiler.is_compiling():
             y = _elu_in_one_pass(x)
         else:
-            y = _elu_by_kernel(x) if x.numel() >= WORTH_COMPILING else _elu_in_passes(x)
+            y = _elu_by_kernel(x) if x.numel() >= KERNEL_MIN_ELEMENTS else _elu_in_passes(x)
         ctx.save_for_backward(y)
         return y
 
@@ -194,7 +194,7 @@ def _elu_kernel(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     compiled = torch.compile(_elu_in_one_pass, dynamic=True)
     try:
-        compiled(torch.zeros(WORTH_COMPILING, dtype=dtype))
+        compiled(torch.zeros(KERNEL_MIN_ELEMENTS, dtype=dtype))
     except Exception:  # what a missing or broken compiler raises is torch's private matter
         return _elu_in_passes
     return compiled

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from maelib.config import PRESETS
-from maelib.data import COLOUR, STAND_INS
+from maelib.data import COLOUR_DATASETS, STAND_INS
 from maelib.data import dataset as datasets
 from maelib.data.dataset import Dataset
 from maelib.experiments import PAPER, PICTURED, Experiment, experiment_of, images_of
@@ -147,12 +147,12 @@ def _draw(records: list[Record], dataset: Dataset, runs: Path) -> dict[str, Pict
     preset, model = mae.config.preset, _load(mae, runs)
     made_from = [dataset.digest, *_identity(mae)]
     pictures = {}
-    if name not in COLOUR:
+    if name not in COLOUR_DATASETS:
         figure = figures.figure3(model, dataset, preset)
         pictures[f"figure3_{name}"] = Picture(figure, tuple(made_from))
     if vlae is not None:
         pair = (model, _load(vlae, runs), dataset, preset)
-        number, figure = (4, figures.figure4) if name in COLOUR else (2, figures.figure2)
+        number, figure = (4, figures.figure4) if name in COLOUR_DATASETS else (2, figures.figure2)
         both = (*made_from, *_identity(vlae))
         pictures[f"figure{number}_{name}"] = Picture(figure(*pair), both)
         pictures[f"figure{number}_{name}_sampled"] = Picture(figure(*pair, greedy=False), both)

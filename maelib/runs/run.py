@@ -39,7 +39,7 @@ from maelib.training.checkpoints import fingerprint, packed
 from maelib.training.loop import Interrupted, train
 from maelib.training.state import Progress, TrainingError
 
-KEPT = "nll.json"  # of a run that is being measured
+NLL_FILE = "nll.json"  # of a run that is being measured
 Log = Callable[[str], None]
 
 
@@ -140,7 +140,7 @@ def _finish(
     elif not records.is_current(record):  # training's provenance stays
         record = replace(record, **measured(load_model(folder, device), "measuring again"))
     records.write(record, result)
-    (folder / KEPT).unlink(missing_ok=True)
+    (folder / NLL_FILE).unlink(missing_ok=True)
     return record
 
 
@@ -201,7 +201,7 @@ def _measured(
             if time.monotonic() > deadline and done < total:
                 raise Interrupted(f"measured {done} of {total} images; the same command continues.")
 
-        how = {"precision": chosen, "observe": observe, "kept": Kept(folder / KEPT, about)}
+        how = {"precision": chosen, "observe": observe, "kept": Kept(folder / NLL_FILE, about)}
         return vars(measure(model, dataset, config.data, config.evaluation, **how))
 
 

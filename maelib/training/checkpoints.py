@@ -17,7 +17,7 @@ from torch import Tensor
 
 from maelib.internal.files import contents, read_json, reading, write_bytes, write_json
 
-KEPT = 2
+CHECKPOINTS_KEPT = 2
 Tensors = dict[str, Tensor]
 Restored = TypeVar("Restored")
 
@@ -46,7 +46,7 @@ def save(folder: Path, step: int, files: dict[str, Tensors], numbers: dict) -> P
             f"the checkpoint of step {step} cannot be written ({problem.strerror or problem}); "
             f"{older}make room, or make the folder writable, and train again."
         ) from problem
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _newest_first(folder)[CHECKPOINTS_KEPT:]:
         shutil.rmtree(old)
     return target
 

@@ -25,7 +25,7 @@ from maelib.training.step import Step, announce, device_step, loss_terms, train_
 COMPARED = 5  # steps by which a way is compared with plain steps
 WARM_UP = 3  # steps before a capture, in which kernels are chosen and Adam's moments are made
 SECONDS = {"cuda": 240.0, "cpu": 600.0}  # within which a way must be ready; a CPU may be shared
-WORTH_COMPILING = {"cuda": 10_000, "cpu": 1_500}  # steps that repay the minute of compiling
+COMPILING_MIN_STEPS = {"cuda": 10_000, "cpu": 1_500}  # steps that repay the minute of compiling
 TOLERANCE = {"float32": 1e-3, "tf32": 1e-2, "bf16": 1e-2}  # relative, of the loss
 # Largest relative difference of two changes of the weights. Adam's first changes are signs, and
 # rounding turns those of small gradients.
@@ -52,7 +52,7 @@ def ways(way: str, state: State, step: Step) -> tuple[str, ...]:
         return ("eager",)
     if way != "auto":
         return WAYS[WAYS.index(way) :]
-    is_long = step.total >= WORTH_COMPILING[device]
+    is_long = step.total >= COMPILING_MIN_STEPS[device]
     if device != "cuda":
         return WAYS[WAYS.index("compiled" if is_long else "eager") :]
     return WAYS if is_long else WAYS[WAYS.index("captured") :]
