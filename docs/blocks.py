@@ -76,8 +76,8 @@ def notebook_times() -> str:
     threads = measured["threads"].map(lambda n: f"{n} thread{'s' * (n > 1)}")
     machines = (threads + " on " + measured["hardware"]).unique()
     note = (
-        "The column training is the time that it took to train the models which the notebook found "
-        "trained. If you do not have them, add this time."
+        "The column training is the time that was spent earlier on training the models which the "
+        "notebook loaded. If you do not have these models, add this time."
     )
     table = _markdown(minutes.rename_axis("notebook").reset_index())
     return f"{table}\n\n{note}\nMeasured with {' and '.join(machines)}."
