@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from maelib.internal.options import option
-from maelib.objectives.base import named
 from maelib.objectives.elbo import ELBO
 
 
@@ -19,7 +18,7 @@ class Annealing(ELBO):
     varies = True
     abbreviations = ELBO.abbreviations | {"cycles": "c", "ramp": "r"}
 
-    name: str = named("annealing")
+    name: str = "annealing"
     cycles: int = option(1, "times that the KL's weight rises", least=1)
     ramp: float = option(0.25, "share of a cycle in which the KL's weight rises", above=0, most=1)
 

@@ -1,7 +1,7 @@
 """The base of the objectives: settings that turn a batch's outputs into the terms of its loss."""
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 from maelib.internal.options import Settings, option
 from maelib.internal.shapes import AnyShape, Codes, PerImage, Scalar
@@ -80,11 +80,6 @@ class Objective(Settings):
             if name in self.shown or value != getattr(usual, name)
         ]
         return "-".join([self.name, *parts])
-
-
-def named(name: str) -> Any:
-    """The field that holds an objective's name in ``OBJECTIVES``."""
-    return field(default=name, kw_only=True)
 
 
 def terms(outputs: Outputs, loss: Scalar, penalties: dict[str, Scalar] | None = None) -> Terms:

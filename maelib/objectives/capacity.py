@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from maelib.internal.options import option
-from maelib.objectives.base import Objective, Outputs, Terms, named, terms
+from maelib.objectives.base import Objective, Outputs, Terms, terms
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Capacity(Objective):
     has_free_bits = False
     abbreviations = Objective.abbreviations | {"capacity": "c", "ramp": "r"}
 
-    name: str = named("capacity")
+    name: str = "capacity"
     capacity: float = option(10.0, "nats that each image's KL is drawn to", least=0)
     pull: float = option(10.0, "weight of the KL's distance from the capacity", least=0)
     ramp: float = option(0.25, "share of training in which the capacity rises", above=0, most=1)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from maelib.internal.options import option
 from maelib.internal.shapes import Scalar
-from maelib.objectives.base import Objective, Outputs, Terms, named, terms, with_free_bits
+from maelib.objectives.base import Objective, Outputs, Terms, terms, with_free_bits
 
 FREE_BITS_FORMS = ("batch", "dimension", "image")
 
@@ -19,7 +19,7 @@ class ELBO(Objective):
 
     abbreviations = Objective.abbreviations | {"kl_weight": "kl", "free_bits_per": ""}
 
-    name: str = named("vlae")
+    name: str = "vlae"
     kl_weight: float = option(1.0, "weight of the KL", least=0)
     free_bits_per: str = option("batch", "what free bits are given to", choices=FREE_BITS_FORMS)
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from maelib.internal.options import option
-from maelib.objectives.base import Objective, Outputs, Terms, named, with_free_bits
+from maelib.objectives.base import Objective, Outputs, Terms, with_free_bits
 
 DIVERSE_FORMS = ("tempered", "mean", "pairwise")
 
@@ -19,7 +19,7 @@ class MAE(Objective):
     shown = ("alpha", "beta")
     abbreviations = Objective.abbreviations | {"alpha": "a", "beta": "b", "diverse": ""}
 
-    name: str = named("mae")
+    name: str = "mae"
     alpha: float = option(1.0, "weight of L_diverse", least=0)
     beta: float = option(0.5, "weight of L_smooth", least=0)
     diverse: str = option("tempered", "form of L_diverse", choices=DIVERSE_FORMS)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from maelib.internal.options import option
 from maelib.internal.shapes import Codes, Scalar
-from maelib.objectives.base import Objective, Outputs, Terms, named, terms, with_free_bits
+from maelib.objectives.base import Objective, Outputs, Terms, terms, with_free_bits
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class MMD(Objective):
     needs_normal = True
     abbreviations = Objective.abbreviations | {"kl_weight": "kl", "mmd_weight": "m"}
 
-    name: str = named("mmd")
+    name: str = "mmd"
     kl_weight: float = option(0.5, "weight of the KL", least=0)
     mmd_weight: float = option(100.0, "weight of the MMD between q(z) and the prior", least=0)
 
