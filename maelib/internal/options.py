@@ -6,6 +6,7 @@ the command line derives flag, type and help from the declaration.
 
 import argparse
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping
@@ -14,21 +15,22 @@ from functools import cache
 from numbers import Integral, Real
 
 NOUNS = {int: "a whole number", float: "a finite number", str: "a string", bool: "True or False"}
+LIMITS = {  # how a value is compared with each, and how an error says so
+    "least": (operator.ge, "that is at least"),
+    "most": (operator.le, "that is at most"),
+    "above": (operator.gt, "greater than"),
+    "below": (operator.lt, "below"),
+}
 
 
 def option(
-    default: object,
-    help: str,
-    *,
-    least: int | float | None = None,
-    most: int | None = None,
-    above: int | float | None = None,
-    below: int | float | None = None,
-    choices: tuple[str, ...] = (),
+    default: object, help: str, *, choices: tuple[str, ...] = (), **limits: int | float
 ) -> typing.Any:
-    """A dataclass field with its help and any limits of its value."""
-    limits = {"least": least, "most": most, "above": above, "below": below, "choices": choices}
-    return field(default=default, metadata={"help": help, "default": default, **limits})
+    """A dataclass field with its help, and its choices or any of the ``LIMITS`` of its value."""
+    if unknown := limits.keys() - LIMITS:
+        raise TypeError(f"an option has no limit {min(unknown)!r}")
+    about = {"help": help, "default": default, "choices": choices}
+    return field(default=default, metadata=about | limits)
 
 
 @dataclass(frozen=True)
@@ -62,21 +64,12 @@ def checked(name: str, value: typing.Any, kind: typing.Any, limits: Mapping) -> 
     if not _fits(value, kind):
         raise ValueError(f"{name} is {value!r}; it must be {NOUNS[kind]}.")
     value = kind(value)
-    choices, least, most = limits.get("choices"), limits.get("least"), limits.get("most")
-    above, below = limits.get("above"), limits.get("below")
-    if choices and value not in choices:
-        accepted = f"one of {', '.join(choices)}"
-    elif least is not None and value < least:
-        accepted = f"a number that is at least {least}"
-    elif most is not None and value > most:
-        accepted = f"a number that is at most {most}"
-    elif above is not None and value <= above:
-        accepted = f"a number greater than {above}"
-    elif below is not None and value >= below:
-        accepted = f"a number below {below}"
-    else:
-        return value
-    raise ValueError(f"{name} is {value!r}; it must be {accepted}.")
+    if (choices := limits.get("choices")) and value not in choices:
+        raise ValueError(f"{name} is {value!r}; it must be one of {', '.join(choices)}.")
+    for limit, (holds, words) in LIMITS.items():
+        if limit in limits and not holds(value, limits[limit]):
+            raise ValueError(f"{name} is {value!r}; it must be a number {words} {limits[limit]}.")
+    return value
 
 
 def add_arguments(parser: argparse._ActionsContainer, *kinds: type, defaults: bool = False) -> None:
