@@ -75,7 +75,9 @@ def write_all(
 
 def write_presets(root: Path, runs: Path) -> Iterator[Path]:
     """``write_all`` for every preset that has results on real data; gives each folder."""
-    for preset in _on_real_data(records_on_disk.collect(root / "results")):
+    records = records_on_disk.collect(root / "results")
+    real = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
+    for preset in (preset for preset in PRESETS if preset in real):
         yield write_all(preset, "mnist", root, runs)
 
 
@@ -192,12 +194,6 @@ def _at_hand(name: str) -> Dataset | None:
 
 def _is_stand_in(name: str) -> bool:
     return name in STAND_INS.values()
-
-
-def _on_real_data(records: list[Record]) -> list[str]:
-    """The presets that have results on real data."""
-    found = {r.config.preset for r in records if not _is_stand_in(r.config.data.name)}
-    return [preset for preset in PRESETS if preset in found]
 
 
 def _of(dataset: str, records: list[Record]) -> list[Record]:
