@@ -6,7 +6,7 @@ It imports no torch, so that the command line can derive its options and their h
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 from pathlib import Path
 
@@ -273,5 +273,5 @@ def options_of(kind: type[Settings], given: dict) -> dict:
 
 
 def _chosen(part: Settings) -> dict:
-    defaults = {f.name: f.default for f in fields(part)} | {"name": None}
-    return {name: value for name, value in asdict(part).items() if value != defaults[name]}
+    given = asdict(part).items()
+    return {name: v for name, v in given if name == "name" or v != getattr(type(part), name)}

@@ -1,6 +1,6 @@
 """The networks, and the settings from which ``model.build`` puts them together."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from maelib.internal.options import Settings, checked, option
 
@@ -82,13 +82,12 @@ class Network(Settings):
             )
         if self.max_kernel % 2 == 0:
             raise ValueError(f"max_kernel is {self.max_kernel}; it must be an odd number.")
-        usual = {f.name: f.default for f in fields(self)}
         for name, (component, kinds) in ONLY_OF.items():
-            value, kind = getattr(self, name), getattr(self, component)
-            if value != usual[name] and kind not in kinds:
+            value, usual = getattr(self, name), getattr(Network, name)
+            if value != usual and getattr(self, component) not in kinds:
                 raise ValueError(
                     f"{name} is {value}, but only the {component} {' or '.join(kinds)} has this "
-                    f"option; leave it at {usual[name]}."
+                    f"option; leave it at {usual}."
                 )
         with_maps = [c for c in (self.encoder, self.prior, self.decoder) if c in WITH_MAPS]
         if with_maps and self.latent % (positions := self.map_side**2):
