@@ -116,9 +116,9 @@ def plane(records: list[Record]) -> Figure:
     outline = withStroke(linewidth=2, foreground="white")
     for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
         ax.plot(*(means(each)[m] for m in (x, y)), "o", color="#949494", alpha=0.4, ms=4)
-        is_bound = [x == "mutual_information" and _saturated(chosen[name]) for name in found.index]
-        for (name, (at, height)), bound in zip(found[[x, y]].iterrows(), is_bound, strict=True):
-            ax.plot(at, height, ">" if bound else "o", color=_colour(name), ms=7)
+        for name, (at, height) in found[[x, y]].iterrows():
+            is_bound = x == "mutual_information" and _saturated(chosen[name])
+            ax.plot(at, height, ">" if is_bound else "o", color=_colour(name), ms=7)
         places = found[[x, y]].drop_duplicates()
         numbers = [
             ax.text(*place, f"{found.index.get_loc(name) + 1}", fontsize=9, path_effects=[outline])
@@ -158,11 +158,7 @@ def _colour(remedy: str) -> str:
 def means(runs: dict[str, list[Record]]) -> pd.DataFrame:
     """A row for each name that has runs: the means over them of each measure that they all have."""
     rows = {
-        name: {
-            m: fmean(r.measurements[m] for r in of)
-            for m in MEASURES
-            if all(m in r.measurements for r in of)
-        }
+        name: pd.DataFrame([r.measurements for r in of], columns=MEASURES).dropna(axis=1).mean()
         for name, of in runs.items()
         if of
     }
