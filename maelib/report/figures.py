@@ -34,7 +34,6 @@ def show_images(
     columns: int,
     ax: Axes,
     title: str = "",
-    ink: str = "Greys",
     rows: Sequence[str] = (),
 ) -> None:
     """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white.
@@ -44,7 +43,7 @@ def show_images(
     is_grey = images.shape[1] == 1
     grid = make_grid(images.cpu(), nrow=columns, pad_value=0.25 if is_grey else 1.0)
     picture = grid[0] if is_grey else grid.permute(1, 2, 0)
-    ax.imshow(picture.numpy(), cmap=ink, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(picture.numpy(), cmap="Greys", vmin=0, vmax=1, interpolation="nearest")
     ax.set(title=title, xticks=[], yticks=[])
     pitch = images.shape[2] + 2  # an image and the line between two
     ax.set_yticks([(row + 0.5) * pitch for row in range(len(rows))], rows)
@@ -152,55 +151,49 @@ def _point_sets(count: int = 24) -> tuple[Tensor, Tensor]:
     return even, clumps * (torch.pdist(even).mean() / torch.pdist(clumps).mean())
 
 
-def figure2(
-    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 48
-) -> Figure:
+def figure2(mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True) -> Figure:
     """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
     figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
-    _show_threes(mae, vlae, dataset, greedy, count, 18, ax)
-    ax.set(title=f"original | MAE | VLAE ({_source(dataset, preset, greedy)})")
+    threes, title = _threes(mae, vlae, dataset.test.images[:48], greedy)
+    show_images(threes, 18, ax, f"{title} ({dataset.name}, preset {preset})")
     return figure
 
 
-def figure3(mae: VAE, dataset: Dataset, preset: str, count: int = 100) -> Figure:
+def figure3(mae: VAE, dataset: Dataset, preset: str) -> Figure:
     """Figure 3: samples from MAE."""
     figure, ax = plt.subplots(figsize=(6, 6.2), layout="constrained")
-    images = sample(mae, count, rng.generator(0, "figure 3", device=mae.device))
+    images = sample(mae, 100, rng.generator(0, "figure 3", device=mae.device))
     show_images(images, 10, ax, f"samples from MAE ({dataset.name}, preset {preset})")
     return figure
 
 
-def figure4(
-    mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True, count: int = 24
-) -> Figure:
+def figure4(mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True) -> Figure:
     """Figure 4: colour images in threes as in Figure 2 (a), and samples from MAE (b)."""
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
-    _show_threes(mae, vlae, dataset, greedy, count, 9, axes[0])
-    axes[0].set(title=f"(a) original | MAE | VLAE ({_source(dataset, preset, greedy)})")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
+    threes, title = _threes(mae, vlae, dataset.test.images[:24], greedy)
     images = sample(mae, 64, rng.generator(0, "figure 4", device=mae.device))
-    title = f"(b) samples from MAE ({dataset.name}, preset {preset})"
-    show_images(unit_range(images), 8, axes[1], title)
+    where = f"({dataset.name}, preset {preset})"
+    show_images(threes, 9, left, f"(a) {title} {where}")
+    show_images(unit_range(images), 8, right, f"(b) samples from MAE {where}")
     return figure
 
 
-def _show_threes(
-    mae: VAE, vlae: VAE, dataset: Dataset, greedy: bool, count: int, columns: int, ax: Axes
-) -> None:
-    x = targets(dataset.test.images[:count]).to(mae.device)
-    noise = [rng.generator(0, "figure 2", device=x.device) for _ in range(2)]
-    pairs = zip((mae, vlae), noise, strict=True)
-    ours, theirs = (reconstruct(m, x, g, greedy) for m, g in pairs)
-    show_images(unit_range(interleave(x, ours, theirs)), columns, ax)
+def _threes(
+    mae: VAE, vlae: VAE, images: UInt8[Tensor, "n c h w"], greedy: bool
+) -> tuple[Float[Tensor, "m c h w"], str]:
+    """Each image, its reconstruction by MAE and that by VLAE; and a title that says so."""
+    x = targets(images).to(mae.device)
+    ours, theirs = (
+        reconstruct(model, x, rng.generator(0, "figure 2", device=x.device), greedy)
+        for model in (mae, vlae)
+    )
+    how = "greedy decoding" if greedy else "sampled pixels"
+    return unit_range(interleave(x, ours, theirs)), f"original | MAE | VLAE, {how}"
 
 
 def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """What is reconstructed: grey images thresholded at one half, colour ones as they are."""
     return (images > 127).float() if images.shape[1] == 1 else as_input(images)
-
-
-def _source(dataset: Dataset, preset: str, greedy: bool) -> str:
-    how = "greedy decoding" if greedy else "sampled pixels"
-    return f"{dataset.name}, preset {preset}, {how}"
 
 
 def forms_figure(records: list[Record]) -> Figure:
