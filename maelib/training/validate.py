@@ -23,9 +23,7 @@ def record_interval(state: State, step: Step, val: StoredImages, per_epoch: int)
     """Validate the average, keep it if it is the best, and record the curves since the last."""
     state.totals.require_finite()
     progress, totals, settings = state.progress, state.totals, step.settings
-    re, kl = parallel.broadcast_from_rank0(
-        lambda: validate(state.averaged, val, precision=step.precision)
-    )
+    re, kl = parallel.broadcast_from_rank0(lambda: validate(state.averaged, val, step.precision))
     since = progress.step - (progress.history[-1]["step"] if progress.history else 0)
     sums = zip(totals.names, totals.sums.tolist(), strict=True)
     means = {name: total / since for name, total in sums}
@@ -48,14 +46,12 @@ def record_interval(state: State, step: Step, val: StoredImages, per_epoch: int)
 
 
 @torch.no_grad()
-def validate(
-    model: VAE, images: StoredImages, batch: int = 500, precision: str = "float32"
-) -> tuple[float, float]:
+def validate(model: VAE, images: StoredImages, precision: str) -> tuple[float, float]:
     """RE and KL in nats, averaged over the images; binarisation and noise are always the same."""
     noise = rng.generator(0, "validation", device=images.device)
     re_sum = kl_sum = 0.0
     with fixed_weights(model), inference_precision(precision, images.device):
-        for chunk in images.split(batch):
+        for chunk in images.split(500):
             outputs = model(*draw(chunk, model.prior.latent, noise))
             re_sum, kl_sum = re_sum + float(outputs.re.sum()), kl_sum + float(outputs.kl.sum())
     return re_sum / len(images), kl_sum / len(images)
