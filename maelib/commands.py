@@ -66,11 +66,10 @@ class TrainOptions(OutDir, ComputeOptions):
 
 
 @dataclass(frozen=True)
-class CampaignOptions(ComputeOptions):
+class CampaignOptions(OutDir, ComputeOptions):
     """How long a campaign lasts, and what it trains."""
 
     minutes: float = option(13.0, "minutes until it ends, with everything saved", above=0)
-    out: str | None = option(None, "folder of the runs instead of runs/")
     rows: str = option(
         "", "runs such as mnist-vlae,mnist-mae-a1-b0.5 (default: Table 4 and two forms of MAE)"
     )
@@ -165,7 +164,7 @@ def _campaign(slot: CampaignOptions) -> None:
     from maelib.internal.paths import default_out_dir, resolved
     from maelib.workflow.campaign import campaign, named
 
-    out = resolved(slot.out) if slot.out else default_out_dir()
+    out = resolved(slot.out_dir or default_out_dir())
     how = {name: getattr(slot, name) for name in ("preset", "dataset", "device", "precision")}
     campaign(slot.minutes, out, named(slot.rows), **how)
 
