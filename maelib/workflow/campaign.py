@@ -8,7 +8,6 @@ continues what this one began. ``campaign.json`` says at any moment what was fou
 """
 
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from maelib.experiments import EVERYTHING, FORMS, MAE, MNIST, VAE, VLAE, Experim
 from maelib.internal.files import read_json, reading, write_json
 from maelib.runs import record as records
 from maelib.runs.record import Record
-from maelib.runs.run import pick_device, run
+from maelib.runs.run import Log, pick_device, run
 from maelib.training import Training
 from maelib.training.loop import Interrupted
 from maelib.training.precision import choose as choose_precision
@@ -33,7 +32,6 @@ ROWS = tuple(dict.fromkeys((*FIRST, *MNIST)))
 LEAST, MOST = 40, 300  # epochs of a run whose preset has more than ``LEAST``
 CHECKING = 60.0  # seconds after which no further check begins, or a quarter of the slot
 RESERVE = 5.0  # seconds for saving at the end
-Log = Callable[[str], None]
 Found = dict[str, Record | None]
 
 
