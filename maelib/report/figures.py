@@ -154,8 +154,8 @@ def _point_sets(count: int = 24) -> tuple[Tensor, Tensor]:
 def figure2(mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True) -> Figure:
     """Figure 2: test image, reconstruction by MAE, reconstruction by VLAE, in threes."""
     figure, ax = plt.subplots(figsize=(10, 5.6), layout="constrained")
-    threes, title = _threes(mae, vlae, dataset.test.images[:48], greedy)
-    show_images(threes, 18, ax, f"{title} ({dataset.name}, preset {preset})")
+    threes, how = _threes(mae, vlae, dataset.test.images[:48], greedy)
+    show_images(threes, 18, ax, f"original | MAE | VLAE ({dataset.name}, preset {preset}, {how})")
     return figure
 
 
@@ -170,25 +170,25 @@ def figure3(mae: VAE, dataset: Dataset, preset: str) -> Figure:
 def figure4(mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = True) -> Figure:
     """Figure 4: colour images in threes as in Figure 2 (a), and samples from MAE (b)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5.4), layout="constrained")
-    threes, title = _threes(mae, vlae, dataset.test.images[:24], greedy)
+    threes, how = _threes(mae, vlae, dataset.test.images[:24], greedy)
     images = sample(mae, 64, rng.generator(0, "figure 4", device=mae.device))
-    where = f"({dataset.name}, preset {preset})"
-    show_images(threes, 9, left, f"(a) {title} {where}")
-    show_images(unit_range(images), 8, right, f"(b) samples from MAE {where}")
+    where = f"{dataset.name}, preset {preset}"
+    show_images(threes, 9, left, f"(a) original | MAE | VLAE ({where}, {how})")
+    show_images(unit_range(images), 8, right, f"(b) samples from MAE ({where})")
     return figure
 
 
 def _threes(
     mae: VAE, vlae: VAE, images: UInt8[Tensor, "n c h w"], greedy: bool
 ) -> tuple[Float[Tensor, "m c h w"], str]:
-    """Each image, its reconstruction by MAE and that by VLAE; and a title that says so."""
+    """Each image with its reconstructions by MAE and by VLAE, and how they were decoded."""
     x = targets(images).to(mae.device)
     ours, theirs = (
         reconstruct(model, x, rng.generator(0, "figure 2", device=x.device), greedy)
         for model in (mae, vlae)
     )
-    how = "greedy decoding" if greedy else "sampled pixels"
-    return unit_range(interleave(x, ours, theirs)), f"original | MAE | VLAE, {how}"
+    threes = unit_range(interleave(x, ours, theirs))
+    return threes, "greedy decoding" if greedy else "sampled pixels"
 
 
 def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
