@@ -39,11 +39,7 @@ def decode(decoder: nn.Module, z: Codes, uniform: Uniform, argmax: bool = False)
 
 @torch.no_grad()
 def decode_colour_reference(
-    decoder: SmallPixelCNN | FullPixelCNN,
-    z: Codes,
-    uniform: Uniform,
-    argmax: bool = False,
-    pixels: int | None = None,
+    decoder: nn.Module, z: Codes, uniform: Uniform, argmax: bool = False, pixels: int | None = None
 ) -> ColourImages:
     """Colour images by a full forward pass for each pixel; for timing, of the first ``pixels``."""
     code = decoder.pyramid(z)
