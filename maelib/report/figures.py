@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import seaborn as sns
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, Int64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -22,6 +22,7 @@ from maelib.divergences import closed_form_mpd
 from maelib.experiments import ALPHAS, FORMS, Experiment
 from maelib.internal import rng
 from maelib.internal.files import whole
+from maelib.internal.shapes import Images, StoredImages
 from maelib.measure.sampling import reconstruct, sample
 from maelib.model import VAE
 from maelib.report import COLOURS, paper
@@ -30,11 +31,7 @@ from maelib.runs.record import Record
 
 
 def show_images(
-    images: Float[Tensor, "n c h w"],
-    columns: int,
-    ax: Axes,
-    title: str = "",
-    rows: Sequence[str] = (),
+    images: Images, columns: int, ax: Axes, title: str = "", rows: Sequence[str] = ()
 ) -> None:
     """A grid of images in 0 ... 1, ``columns`` to a row; grey ones as dark ink on white.
 
@@ -49,7 +46,7 @@ def show_images(
     ax.set_yticks([(row + 0.5) * pitch for row in range(len(rows))], rows)
 
 
-def interleave(*sets: Float[Tensor, "n c h w"]) -> Float[Tensor, "m c h w"]:
+def interleave(*sets: Images) -> Float[Tensor, "all channels h w"]:
     """First image of each set, then the second of each, and so on."""
     return torch.stack([images.cpu() for images in sets], 1).flatten(0, 1)
 
@@ -179,8 +176,8 @@ def figure4(mae: VAE, vlae: VAE, dataset: Dataset, preset: str, greedy: bool = T
 
 
 def _threes(
-    mae: VAE, vlae: VAE, images: UInt8[Tensor, "n c h w"], greedy: bool
-) -> tuple[Float[Tensor, "m c h w"], str]:
+    mae: VAE, vlae: VAE, images: StoredImages, greedy: bool
+) -> tuple[Float[Tensor, "all channels h w"], str]:
     """Each image with its reconstructions by MAE and by VLAE, and how they were decoded."""
     x = targets(images).to(mae.device)
     ours, theirs = (
@@ -191,7 +188,7 @@ def _threes(
     return threes, "greedy decoding" if greedy else "sampled pixels"
 
 
-def targets(images: UInt8[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def targets(images: StoredImages) -> Images:
     """What is reconstructed: grey images thresholded at one half, colour ones as they are."""
     return (images > 127).float() if images.shape[1] == 1 else as_input(images)
 
