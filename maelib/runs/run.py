@@ -126,7 +126,7 @@ def _finish(
     minutes = how.get("max_minutes")
     how["precision"] = precision.choose(how.get("precision", "auto"), device)
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    measured = partial(_measured, dataset, config, folder, how["precision"], deadline)
+    measured = partial(_measured, config, dataset, folder, how["precision"], deadline)
     remove_partials(folder)
     shutil.rmtree(folder / "checkpoints" / ".part", ignore_errors=True)
     write_json(folder / "config.json", asdict(config))
@@ -136,9 +136,10 @@ def _finish(
         if result.exists():  # damaged, or of another version or run
             result.replace(result.with_suffix(".damaged"))
         model, trained = _trained(config, dataset, folder, device, log, **how)
-        record = Record(**trained, **measured(model, "importance-weighted NLL"))
+        record = Record(**trained, **measured(model))
     elif not records.is_current(record):  # training's provenance stays
-        record = replace(record, **measured(load_model(folder, device), "measuring again"))
+        log(f"measuring again: {folder.name}")
+        record = replace(record, **measured(load_model(folder, device)))
     records.write(record, result)
     (folder / NLL_FILE).unlink(missing_ok=True)
     return record
@@ -176,13 +177,7 @@ def _trained(
 
 
 def _measured(
-    dataset: Dataset,
-    config: Config,
-    folder: Path,
-    chosen: str,
-    deadline: float,
-    model: VAE,
-    label: str,
+    config: Config, dataset: Dataset, folder: Path, chosen: str, deadline: float, model: VAE
 ) -> dict:
     """The fields of a record that say what is measured, in the precision ``chosen``, on the model.
 
@@ -194,7 +189,7 @@ def _measured(
         "device": model.device.type,
         "precision": chosen,
     }
-    with monitor.progress_bar(label) as show, explain_oom(config):
+    with monitor.progress_bar("importance-weighted NLL") as show, explain_oom(config):
 
         def observe(done: int, total: int) -> None:
             show(done, total)
