@@ -23,7 +23,7 @@ from maelib.runs.run import Log, pick_device, run
 from maelib.training import Training
 from maelib.training.loop import Interrupted
 from maelib.training.precision import choose as choose_precision
-from maelib.workflow.checks import attempt, checks
+from maelib.workflow.checks import Check, attempt, checks
 from maelib.workflow.plan import available, dataset_of
 
 # MAE beside VLAE, the three forms of L_diverse at alpha = 2, then the other rows of Table 4
@@ -56,7 +56,8 @@ def campaign(
     configs = [row.config(preset, dataset_of(row, name)) for row in rows]
     products, path = choose_precision(precision, chosen), out / "campaign.json"
     report = _earlier(path, chosen, preset, products)
-    run_checks(configs[0], report, path, chosen, products, seconds, log)
+    until = time.monotonic() + min(CHECKING, seconds / 4)
+    run_checks(checks(configs[0], chosen, products), report, path, until, log)
     pace = report.get("pace", {})
     if "epochs" not in report:
         report["epochs"] = affordable(configs[0].training, (end - time.monotonic()) / 2, pace)
@@ -70,21 +71,12 @@ def campaign(
     return found
 
 
-def run_checks(
-    config: Config,
-    report: dict,
-    path: Path,
-    device: torch.device,
-    precision: str,
-    seconds: float,
-    log: Log,
-) -> None:
+def run_checks(made: dict[str, Check], report: dict, path: Path, until: float, log: Log) -> None:
     """Make the checks that ``report`` does not have yet, and write it after each of them.
 
     ``pace`` is made even if it is late, since it decides how to train.
     """
-    until = time.monotonic() + min(CHECKING, seconds / 4)
-    for name, check in checks(config, device, precision).items():
+    for name, check in made.items():
         if name not in report and (name == "pace" or time.monotonic() < until):
             report[name] = attempt(check)
             write_json(path, report)

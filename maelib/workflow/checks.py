@@ -26,9 +26,10 @@ from maelib.training.step import Step, train_step
 PRETRAINED, PRETRAINED_IMAGES, PRETRAINED_K = "mnist-mae-a1-b0.5", 32, 8
 NLL_TOLERANCE = 0.01  # nats
 CPU = torch.device("cpu")
+Check = Callable[[], dict]
 
 
-def checks(config: Config, device: torch.device, precision: str) -> dict[str, Callable[[], dict]]:
+def checks(config: Config, device: torch.device, precision: str) -> dict[str, Check]:
     """Every check by its name, the one that compiles, and so takes longest, last."""
     return {
         "steps": partial(like_on_cpu, config, device, precision),
@@ -39,7 +40,7 @@ def checks(config: Config, device: torch.device, precision: str) -> dict[str, Ca
     }
 
 
-def attempt(check: Callable[[], dict]) -> dict:
+def attempt(check: Check) -> dict:
     """What a check finds, or why it failed, and the seconds it took."""
     begun = time.monotonic()
     try:
