@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from maelib.data.download import LIMIT, fetch, find, intact
+from maelib.data.download import LIMIT, REMEDY, fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal.files import contents, reading
 
@@ -39,9 +39,7 @@ def load(roots: list[Path], download: bool = True) -> Dataset:
     batches = []
     for name, digest in FILES.items():
         path = archive or found[name]
-        with reading(
-            path, "an intact file of CIFAR-10", "delete it, so that it is downloaded again"
-        ):
+        with reading(path, "an intact file of CIFAR-10", REMEDY):
             content = _member(path, name) if archive else contents(path)
             batches.append(_batch(content, digest))
     images, labels = (torch.cat(parts) for parts in zip(*batches[:-1], strict=True))

@@ -10,6 +10,7 @@ from maelib.internal.files import whole
 
 LIMIT = 2**28  # bytes of the largest file that is accepted
 SILENCE = 5.0  # seconds without a byte after which a mirror is given up
+REMEDY = "delete it, so that it is downloaded again"  # of a damaged file
 ROUNDS = 2  # how often each mirror is tried
 
 

@@ -13,12 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maelib.data.download import LIMIT, fetch, find, intact
+from maelib.data.download import LIMIT, REMEDY, fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal.files import contents, reading
 
 RAW = "MNIST/raw"
-DELETE = "delete it, so that it is downloaded again"
 FILES = {  # SHA-256 of each, unpacked
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -48,7 +47,7 @@ def load_static(roots: list[Path], download: bool = True) -> Dataset:
         name = f"binarized_mnist_{part}.amat"
         path = find(roots, ("binarized_mnist",), name)
         path = path or fetch(urls, roots, f"binarized_mnist/{name}", digest)
-        with reading(path, "the fixed binarisation of MNIST", DELETE):
+        with reading(path, "the fixed binarisation of MNIST", REMEDY):
             text = np.frombuffer(intact(contents(path), digest), np.uint8)
             pixels = torch.from_numpy(text[::2] - ord("0"))  # after each is a space or a new line
             if pixels.max() > 1:
@@ -70,7 +69,7 @@ def _locate(name: str, roots: list[Path], download: bool) -> Path:
 
 def _read(path: Path, digest: str) -> Tensor:
     """Images [n, 1, 28, 28] or labels of an IDX file that may be packed."""
-    with reading(path, "an intact file of MNIST", DELETE):
+    with reading(path, "an intact file of MNIST", REMEDY):
         content = contents(path)
         if path.suffix == ".gz":
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(LIMIT)

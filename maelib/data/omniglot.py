@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import UInt8
 from torch import Tensor
 
-from maelib.data.download import fetch, find, intact
+from maelib.data.download import REMEDY, fetch, find, intact
 from maelib.data.split import Dataset, Split, split_off
 from maelib.internal import rng
 from maelib.internal.files import contents, reading
@@ -102,7 +102,7 @@ def read_archives(roots: list[Path], download: bool) -> tuple[Drawings, Labels]:
         urls = [f"{Omniglot.download_url_prefix}/{name}.zip"] if download else []
         path = find(roots, ("omniglot-py", "omniglot"), f"{name}.zip")
         path = path or fetch(urls, roots, f"omniglot-py/{name}.zip", md5)
-        with reading(path, "an archive of OMNIGLOT", "delete it, so that it is downloaded again"):
+        with reading(path, "an archive of OMNIGLOT", REMEDY):
             content = intact(contents(path), md5)
             with zipfile.ZipFile(io.BytesIO(content)) as archive:
                 for member in sorted(n for n in archive.namelist() if n.endswith(".png")):
