@@ -6,7 +6,7 @@ It imports no torch, so that the command line can derive its options and their h
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 
@@ -83,13 +83,7 @@ class Config:
         return "\n".join(f"{name:>16} = {value}" for name, value in lines)
 
 
-PARTS = {
-    "data": Data,
-    "network": Network,
-    "objective": Objective,
-    "training": Training,
-    "evaluation": Evaluation,
-}
+PARTS = {f.name: f.type for f in fields(Config) if issubclass(f.type, Settings)}
 COMPONENTS = ("encoder", "posterior", "prior", "decoder")
 # Other options of network and training that a label shows, unless the objective's name sets them
 TUNED = ("gamma", "variance_dropout", "delta", "pseudo_inputs", *PIXELCNN, "encoder_steps")
