@@ -94,13 +94,10 @@ _SIZES = tomllib.loads(Path(__file__).with_name("presets.toml").read_text(encodi
 PRESETS, COLOUR_PRESETS = _SIZES["binary"], _SIZES["colour"]
 
 
-def components(objective: str, colour: bool) -> dict[str, str]:
-    """The networks of an objective, and the other options that it comes with."""
-    if colour:
-        names = ("densenet", "gaussian", "map-flow", COLOUR_DECODERS[0])
-    else:
-        names = ("resnet", "gaussian", "flow", "pixelcnn")
-    return dict(zip(COMPONENTS, names, strict=True)) | SETS.get(objective, {})
+def components(objective: str, colour: bool) -> dict[str, object]:
+    """What an objective comes with, networks for colour images included, beside the defaults."""
+    networks = {"encoder": "densenet", "prior": "map-flow", "decoder": COLOUR_DECODERS[0]}
+    return (networks if colour else {}) | SETS.get(objective, {})
 
 
 def is_for_binary(objective: str) -> bool:
