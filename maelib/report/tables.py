@@ -28,12 +28,8 @@ LATEX = str.maketrans(
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
 QUOTED = "quoted"
-LABELLED = {  # how a cluster gets its label, and how its measure's name ends; NMI needs no labels
-    "nearest": "",
-    "majority": "_majority",
-    "hungarian": "_hungarian",
-    "NMI": "_nmi",
-}
+# How a cluster gets its label, and how its measure's name ends. NMI needs no labels.
+LABELLED = {"nearest": "", "majority": "_majority", "hungarian": "_hungarian", "NMI": "_nmi"}
 
 
 def table1(records: list[Record], part: str) -> pd.DataFrame:
