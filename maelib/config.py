@@ -3,15 +3,13 @@
 It imports no torch, so that the command line can derive its options and their help from it.
 """
 
-import hashlib
-import json
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
 
 from maelib.data import AUTO, COLOUR_DATASETS, DATASETS, Data
-from maelib.internal.files import typed
+from maelib.internal.files import digest, typed
 from maelib.internal.options import Settings, checked, options
 from maelib.measure import Evaluation
 from maelib.nets import (
@@ -49,8 +47,7 @@ class Config:
         parts["data"]["name"] = self.data.label
         parts["training"].pop("init_from", None)  # the key has the weights themselves
         chosen = {"preset": self.preset, "seed": self.seed, **parts}
-        content = json.dumps([chosen, data_digest, TRAINING_VERSION], sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:10]
+        return digest([chosen, data_digest, TRAINING_VERSION])[:10]
 
     def label(self) -> str:
         """The model's name for people and files: ``mae-a1-b0.5``, ``vlae-normal``."""

@@ -66,7 +66,7 @@ def sealed(content: dict[str, Any]) -> str:
     The mark stands first and the digest last, so that a file which lost one end still shows that
     it was sealed.
     """
-    whole = {"sealed": True, **content, "sha256": _digest(content)}
+    whole = {"sealed": True, **content, "sha256": digest(content)}
     return json.dumps(whole, indent=1, allow_nan=False, ensure_ascii=False)
 
 
@@ -76,7 +76,7 @@ def unsealed(text: bytes) -> dict[str, Any]:
 
     content = msgspec.json.decode(text, type=dict[str, Any])
     is_sealed, seal = content.pop("sealed", False), content.pop("sha256", None)
-    if (is_sealed or seal) and seal != _digest(content):
+    if (is_sealed or seal) and seal != digest(content):
         raise ValueError("its SHA-256 is not the recorded one")
     return content
 
@@ -141,5 +141,6 @@ def remove_partials(folder: Path, age: float = 0.0) -> None:
                 part.unlink()
 
 
-def _digest(content: dict[str, Any]) -> str:
+def digest(content: Any) -> str:
+    """Hex SHA-256 of anything that JSON can hold."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,5 @@
 """Pictures of images, learning curves and the latent space."""
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from contextlib import suppress
@@ -21,7 +19,7 @@ from maelib.data.dataset import Dataset, as_input, unit_range
 from maelib.divergences import closed_form_mpd
 from maelib.experiments import ALPHAS, FORMS, Experiment
 from maelib.internal import rng
-from maelib.internal.files import whole
+from maelib.internal.files import digest, whole
 from maelib.internal.shapes import Images, StoredImages
 from maelib.measure.sampling import reconstruct, sample
 from maelib.model import VAE
@@ -105,7 +103,7 @@ def save(figure: Figure, stem: Path, *made_from: object) -> None:
     the picture says what it was made from (``made_from`` and this module's code), and a picture of
     the same stays as it is.
     """
-    source = digest(Path(__file__).read_text(encoding="utf-8"), *made_from)
+    source = digest([Path(__file__).read_text(encoding="utf-8"), *made_from])[:16]
     png = stem.with_suffix(".png")
     pdf = stem.with_suffix(".pdf")
     if not (pdf.exists() and png.exists() and _source_of(png) == source):
@@ -120,11 +118,6 @@ def save(figure: Figure, stem: Path, *made_from: object) -> None:
 def _source_of(png: Path) -> str | None:
     with suppress(OSError), Image.open(png) as image:  # a damaged picture is drawn again
         return image.info.get("Source")
-
-
-def digest(*content: object) -> str:
-    """A short hash of anything that JSON can hold."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def figure1() -> Figure:
