@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from maelib.data import Data
@@ -94,21 +94,28 @@ def measure(
         means |= representations.measure_model(model, train, test, CLUSTERING_RUNS)
     lists = {**nlls, "re": re.tolist(), "kl": kl.tolist()}
     lists = {name: [round(value, 3) for value in values] for name, values in lists.items()}
-    how = {
+    about = _about(settings, order, nlls, is_colour) | {"precision": precision}
+    return Measured(means, {**lists, "mpd": mpds, "std": stds}, dimensions, about)
+
+
+def _about(
+    settings: Evaluation, order: Int64[Tensor, " images"], nlls: dict, is_colour: bool
+) -> dict[str, object]:
+    """How everything was measured, and on which of the test images."""
+    images, count = len(order), len(nlls["nll"])
+    return {
         "version": EVALUATION_VERSION,
-        "test_images": len(x),
-        "nll_images": nll.count,
+        "test_images": images,
+        "nll_images": count,
         "nll_k": settings.nll_k,
         "nll_k_all": settings.nll_k_all if "nll_all" in nlls else settings.nll_k,
-        "nll_indices": order[: nll.count].tolist(),
+        "nll_indices": order[:count].tolist(),
         "binarisations": 0 if is_colour else 1,
-        "pair_batch": min(PAIR_BATCH, len(x)),
-        "collapse_images": len(x[first]),
+        "pair_batch": min(PAIR_BATCH, images),
+        "collapse_images": min(COLLAPSE_IMAGES, images),
         "clustering_runs": CLUSTERING_RUNS,
-        "precision": precision,
         "weights": "exponential moving average, best validation ELBO",
     }
-    return Measured(means, {**lists, "mpd": mpds, "std": stds}, dimensions, how)
 
 
 def nll_terms(
