@@ -22,6 +22,7 @@ from maelib.nets import (
     map_side,
 )
 from maelib.objectives import OBJECTIVES, SETS, Objective
+from maelib.origin import Origin
 from maelib.origin import find as find_origin
 from maelib.training import TRAINING_VERSION, Training
 
@@ -132,14 +133,9 @@ def resolve(
         raise ValueError(
             f"objective is {objective!r}, which has no networks for colour images; use vlae or mae."
         )
-    given = {name: value for name, value in given.items() if value is not None}
+    given = _known(given)
     if "epochs" in given:
         given = {"min_steps": 0, **given}
-    kinds = [Data, Network, Training, Evaluation, *objective_classes()]
-    if unknown := set(given).difference(*(options(kind) for kind in kinds)):
-        raise ValueError(
-            f"{min(unknown)} is not an option of a run; maelib train --help lists all of them."
-        )
     sizes = _sized((COLOUR_PRESETS if colour else PRESETS)[preset], colour, side)
     begin = checked("init_from", given.get("init_from"), str | None, {})
     origin = None if begin is None else find_origin(begin)
@@ -156,11 +152,7 @@ def resolve(
         seed=checked("seed", seed, int, {"least": 0}),
     )
     _check_together(config, colour)
-    if origin is None:
-        return config
-    origin.require(config.network)
-    begun = {"init_from": str(origin.path), "init_weights": origin.weights}
-    return replace(config, training=replace(config.training, **begun))
+    return config if origin is None else _begun(config, origin)
 
 
 def from_json(content: dict) -> Config:
@@ -200,6 +192,24 @@ def _sized(sizes: dict, colour: bool, side: int | None) -> dict:
         return sizes
     maps = sizes["latent"] // map_side(COLOUR_SIDE) ** 2
     return sizes | {"latent": maps * map_side(side) ** 2}
+
+
+def _known(given: dict) -> dict:
+    """The options that have a value; ValueError if one is not an option of a run."""
+    kinds = [Data, Network, Training, Evaluation, *objective_classes()]
+    given = {name: value for name, value in given.items() if value is not None}
+    if unknown := set(given).difference(*(options(kind) for kind in kinds)):
+        raise ValueError(
+            f"{min(unknown)} is not an option of a run; maelib train --help lists all of them."
+        )
+    return given
+
+
+def _begun(config: Config, origin: Origin) -> Config:
+    """The configuration with the weights that the run begins with."""
+    origin.require(config.network)
+    begun = {"init_from": str(origin.path), "init_weights": origin.weights}
+    return replace(config, training=replace(config.training, **begun))
 
 
 def _objective(name: str, colour: bool, given: dict) -> Objective:
