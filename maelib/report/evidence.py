@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from maelib.report import COLOURS, paper
 from maelib.report.claims import FAILS, HOLDS, ONE_SEED, OPEN, Verdict
@@ -40,7 +41,7 @@ def forest(verdicts: list[Verdict]) -> Figure:
     for ax, (text, rows) in zip(axes[:, 0], panels, strict=False):
         _panel(ax, text, rows)
     styles = STYLES | {"the paper's values": PRINTED}
-    handles = [plt.Line2D([], [], ls="", label=name, **style) for name, style in styles.items()]
+    handles = [sign(name, **style) for name, style in styles.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8)
     return figure
 
@@ -102,18 +103,25 @@ def plane(records: list[Record]) -> Figure:
     title = f"{above} of {len(far)} runs with an MPD of 1 nat or more lie above the linear case"
     right.set_title(title, fontsize=10)
     right.legend(fontsize=8)
-    present = {r.config.objective.name for r in records}
-    colours = {name: colour for name, colour in COLOURS.items() if name in present}
-    colours |= {"other remedies": OTHER} if present - set(COLOURS) else {}
-    handles = [plt.Line2D([], [], ls="", marker="o", label=NAMES.get(name, name), color=colour)
-               for name, colour in colours.items()]  # fmt: skip
-    handles += [plt.Line2D([], [], ls="", marker=mark, color="grey", label=f"preset {preset}")
-                for preset, mark in zip(presets, MARKERS, strict=False)]  # fmt: skip
-    if rows:
-        handles.append(plt.Line2D([], [], ls="", marker="x", color="black", label="paper, Table 4"))
+    handles = _key({r.config.objective.name for r in records}, presets)
+    handles += [sign("paper, Table 4", **PRINTED)] if rows else []
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8)
     left.set_title(f"Rate and distortion on {records[0].config.data.name}", fontsize=10)
     return figure
+
+
+def _key(objectives: set[str], presets: list[str]) -> list[Line2D]:
+    """What the colours and the markers of ``plane`` stand for."""
+    colours = {name: colour for name, colour in COLOURS.items() if name in objectives}
+    colours |= {"other remedies": OTHER} if objectives - set(COLOURS) else {}
+    handles = [sign(NAMES.get(n, n), marker="o", color=colour) for n, colour in colours.items()]
+    marks = zip(presets, MARKERS, strict=False)
+    return handles + [sign(f"preset {p}", marker=mark, color="grey") for p, mark in marks]
+
+
+def sign(label: str, **style: object) -> Line2D:
+    """A marker and its meaning, for a legend."""
+    return Line2D([], [], ls="", label=label, **style)
 
 
 def linear_kl(mpd: np.ndarray | float, latent: int) -> np.ndarray | float:

@@ -13,7 +13,7 @@ from maelib.config import PRESETS
 from maelib.experiments import ZOO, Experiment
 from maelib.report import COLOURS, tables
 from maelib.report.claims import Claim, compare
-from maelib.report.evidence import equal_elbo
+from maelib.report.evidence import equal_elbo, sign
 from maelib.runs.record import Record
 
 MEASURES = (
@@ -136,11 +136,11 @@ def plane(records: list[Record]) -> Figure:
     left.set_title("Rate and distortion of each remedy", fontsize=10)
     right.set(xlabel="I_q(x; z) in nats", ylabel="NLL in nats")
     right.set_title("What the code says, and the likelihood that was paid", fontsize=10)
-    names = [
-        plt.Line2D([], [], ls="", marker="o", color=_colour(name), label=f"{number}  {name}")
+    handles = [
+        sign(f"{number}  {name}", marker="o", color=_colour(name))
         for number, name in enumerate(found.index, 1)
     ]
-    figure.legend(handles=names, loc="outside right upper", fontsize=9)
+    figure.legend(handles=handles, loc="outside right upper", fontsize=9)
     return figure
 
 
