@@ -50,10 +50,6 @@ def colour(b: Bench) -> Iterator[Row]:
     yield sampled(b, "photos", decode_colour_reference, "pixel sampling, 32x32 colour", "20x")
 
 
-def nll_images(b: Bench) -> int:
-    return 2 if b.quick or not b.on_gpu else 100
-
-
 def one_by_one(model: nn.Module, x: torch.Tensor, k: int) -> None:
     """The work of ``iw_nll`` by the plain loop: one image and one sample at a time."""
     for image, _ in product(x, range(k)):
@@ -63,7 +59,7 @@ def one_by_one(model: nn.Module, x: torch.Tensor, k: int) -> None:
 
 def nll(b: Bench) -> Iterator[Row]:
     """Importance-weighted NLL."""
-    c, n = b.configure(), nll_images(b)
+    c, n = b.configure(), 100 if b.on_gpu and not b.quick else 2
     whole = 64 if b.quick else NLL_K
     few, many = (1, 256) if b.on_gpu else (64, 256)
     many = min(many, whole)
