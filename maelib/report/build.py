@@ -135,8 +135,7 @@ def draw(records: list[Record], dataset: str, runs: Path) -> dict[str, Picture]:
     for name in sorted({r.config.data.name for r in records}):
         if _is_stand_in(name) and not _is_stand_in(dataset):
             continue
-        images = _at_hand(name)
-        if images is not None:
+        if (images := _at_hand(name)) is not None:
             pictures |= _draw(_of(name, records), images, runs)
     return pictures
 
@@ -163,11 +162,9 @@ def _draw(records: list[Record], dataset: Dataset, runs: Path) -> dict[str, Pict
 
 def _first_trained(chosen: list[Experiment], records: list[Record], runs: Path) -> Record | None:
     """The record, with weights at hand, of the first of the chosen experiments that has one."""
-    there = sorted(
-        (r for r in records if model_of(r) is not None or _weights(r, runs).exists()),
-        key=lambda r: r.config.seed,
-    )
-    return next((r for e in chosen for r in there if e.made(r.config)), None)
+    order = sorted(records, key=lambda r: r.config.seed)
+    made = (r for e in chosen for r in order if e.made(r.config))
+    return next((r for r in made if model_of(r) or _weights(r, runs).exists()), None)
 
 
 def _identity(record: Record) -> tuple[str, float]:
