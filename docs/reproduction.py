@@ -210,11 +210,9 @@ def remedies() -> str:
     found = zoo.fullest(collect(ROOT / "results"))
     if zoo.trained(found) < zoo.ENOUGH:
         return NOTHING
-    where = folder(found[0].config.preset)
-    picture = (where / "zoo_plane.png").relative_to(ROOT)
-    words = "RE against KL, and NLL against I_q, of each remedy"
-    table = (where / "zoo_table.md").read_text(encoding="utf-8").strip()
-    return f"![{words}](../{picture})\n\n{table}"
+    preset, words = found[0].config.preset, "RE against KL, and NLL against I_q, of each remedy"
+    shown = picture("zoo_plane", words, preset=preset)
+    return f"{shown}\n\n{sheet('zoo_table', 'mnist', preset)}"
 
 
 def remedy_options() -> str:
