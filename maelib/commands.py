@@ -226,7 +226,7 @@ def _export(name: str, where: Device) -> None:
     model, record = load_model(folder, device), records.read(folder / "result.json")
     data = dataset.load(record.config.data.name)
     _require_data(data, record.config, record.name)
-    images = data.test.images[: pretrained.IMAGES]
+    images = data.test.images[: pretrained.ROUNDING_IMAGES]
     written = pretrained.export(model, record, test_images(images.to(device)))
     print(f"{written.describe()}; {written.path.stat().st_size / 2**20:.2f} MiB")
 

@@ -61,7 +61,7 @@ class Experiment:
         """The run's configuration at a preset, on a data set."""
         return _resolved(self, preset, dataset, seed)
 
-    def made(self, config: Config) -> bool:
+    def matches(self, config: Config) -> bool:
         """Whether a configuration is this experiment's, at whatever preset and seed."""
         preset, name, seed = config.preset, config.data.name, config.seed
         return name in IMAGES[self.images] and config == self.config(preset, name, seed)
@@ -188,7 +188,7 @@ def choose(preset: str, group: str = "paper") -> tuple[Experiment, ...]:
 @cache
 def experiment_of(config: Config) -> Experiment | None:
     """The experiment that a configuration is of; None if it is not of the list."""
-    return next((e for e in EVERYTHING if e.made(config)), None)
+    return next((e for e in EVERYTHING if e.matches(config)), None)
 
 
 def images_of(dataset: str) -> str | None:

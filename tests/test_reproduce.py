@@ -63,11 +63,11 @@ def test_an_option_that_no_notebook_has_goes_through_more_and_data_sets_keep_the
 
 
 def test_notebook_06_waits_for_runs_but_trains_its_own_where_only_results_are(no_data, tmp_path):
-    compared = [plan.run_name(e, "smoke", "digits") for e in plan.COMPARED]
+    compared = [plan.run_name(e, "smoke", "digits") for e in plan.MODELS_OF_06]
     job, first = plan.representations("smoke", "digits", tmp_path)
     assert first == compared
     assert "out_dir" not in job.parameters
-    name = plan.run_name(plan.COMPARED[0], "paper", "digits")
+    name = plan.run_name(plan.MODELS_OF_06[0], "paper", "digits")
     result = tmp_path / "results" / "paper" / f"{name}.json"
     result.parent.mkdir(parents=True)
     result.touch()
@@ -82,7 +82,7 @@ def test_a_second_make_reproduce_is_refused_in_one_sentence(tmp_path, monkeypatc
     (tmp_path / "pyproject.toml").touch()
     (tmp_path / "maelib").mkdir()
     monkeypatch.chdir(tmp_path)
-    with reproduce.exclusive_lock(tmp_path):
+    with reproduce.workflow_lock(tmp_path):
         assert reproduce.main([]) == 2
     error = capsys.readouterr().err
     assert "another make reproduce is at work" in error
@@ -91,13 +91,13 @@ def test_a_second_make_reproduce_is_refused_in_one_sentence(tmp_path, monkeypatc
 
 def test_the_lock_lasts_as_long_as_a_process_that_was_given_it(tmp_path):
     waiting = [sys.executable, "-c", "input()"]
-    with reproduce.exclusive_lock(tmp_path) as handle:
+    with reproduce.workflow_lock(tmp_path) as handle:
         process = subprocess.Popen(waiting, stdin=subprocess.PIPE, pass_fds=(handle,))
     with process:
-        with pytest.raises(OSError, match="another make"), reproduce.exclusive_lock(tmp_path):
+        with pytest.raises(OSError, match="another make"), reproduce.workflow_lock(tmp_path):
             pass
         process.kill()
-    with reproduce.exclusive_lock(tmp_path):
+    with reproduce.workflow_lock(tmp_path):
         pass
 
 

@@ -19,8 +19,8 @@ from maelib.internal.shapes import Labels, StoredImages
 from maelib.nets import SIDES
 
 ARRAYS = (".npz", ".npy")
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-LEAST = 20  # pictures of a data set
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
+LEAST = 20  # pictures that a data set needs
 Picture = UInt8[np.ndarray, "channels side side"]
 
 
@@ -79,11 +79,11 @@ def read(path: Path) -> tuple[StoredImages, Labels, list[str]]:
 def _files(folder: Path) -> list[Path]:
     def is_picture(file: Path) -> bool:
         hidden = any(part.startswith(".") for part in file.relative_to(folder).parts)
-        return not hidden and file.suffix.lower() in PICTURES and file.is_file()
+        return not hidden and file.suffix.lower() in SUFFIXES and file.is_file()
 
     files = [file for file in folder.rglob("*") if is_picture(file)]
     if not files:
-        raise ValueError(f"the folder {folder.name} holds no pictures ({', '.join(PICTURES)}).")
+        raise ValueError(f"the folder {folder.name} holds no pictures ({', '.join(SUFFIXES)}).")
     return sorted(files)
 
 

@@ -1,4 +1,4 @@
-"""The one door of files: they are written whole, read once, checked, and named in errors."""
+"""All files are written and read here: written whole, read once, checked, and named in errors."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ STALE = 3600.0  # seconds after which a temporary file is taken for one of a kil
 
 
 def silence(output: TextIO) -> None:
-    """Let what is still to be written to ``output`` vanish: the program that read it has ended."""
+    """Discard what is still to be written to ``output``, because its reader has ended."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
 
 
@@ -39,7 +39,7 @@ def contents(path: Path) -> bytes:
 
 @contextmanager
 def reading(path: Path, what: str, remedy: str) -> Iterator[None]:
-    """Whatever fails inside is the file's fault: a ValueError of one sentence, with a remedy.
+    """Turn any failure inside into a ValueError of one sentence that names the file and a remedy.
 
     Only running out of memory is not: that error passes.
     """

@@ -33,7 +33,7 @@ COLLAPSE_IMAGES = 2000  # N of the aggregated posterior
 CLUSTERING_RUNS = 5  # of k-means, and of the draw of labels
 SEED = 0  # of the order, binarisation and noise of test images: the same for every run
 LogWeights = Float[Tensor, "samples batch"]
-Observe = Callable[[int, int], None]  # is told how many images are done, and of how many
+Observe = Callable[[int, int], None]  # gets the number of images that are done, and of all
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from maelib.model import VAE
 CLUSTERS = (10, 20, 30)
 LABELS = (100, 1000)
 NEIGHBOURS = 10
-TestCodes = Float[np.ndarray, "test latent"]
-TestLabels = Int64[np.ndarray, " test"]
+SomeCodes = Float[np.ndarray, "test latent"]
+SomeLabels = Int64[np.ndarray, " test"]
 
 
 @torch.no_grad()
@@ -47,7 +47,7 @@ def measure_model(model: VAE, train: Split, test: Split, runs: int = 5) -> dict[
 
 
 def measure(
-    train: Codes, train_labels: Labels, test: TestCodes, test_labels: TestLabels, runs: int = 5
+    train: Codes, train_labels: Labels, test: SomeCodes, test_labels: SomeLabels, runs: int = 5
 ) -> dict[str, float]:
     """Clustering and classification accuracy on the test codes, in per cent; NMI in 0 to 1.
 
@@ -71,7 +71,7 @@ def measure(
 
 
 def cluster(
-    train: Codes, train_labels: Labels, test: TestCodes, test_labels: TestLabels, k: int, seed: int
+    train: Codes, train_labels: Labels, test: SomeCodes, test_labels: SomeLabels, k: int, seed: int
 ) -> dict[str, float]:
     """One k-means of the training codes, scored on the test codes: NMI, and accuracy in three ways.
 
@@ -95,7 +95,7 @@ def cluster(
     return scores | {"_nmi": float(normalized_mutual_info_score(test_labels, found))}
 
 
-def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[TestCodes, TestLabels]:
+def draw(train: Codes, labels: Labels, count: int, seed: int) -> tuple[SomeCodes, SomeLabels]:
     """``count`` training samples, as evenly from the classes as possible, without replacement."""
     order = np.random.default_rng(seed).permutation(len(labels))
     # Within each class the shuffled samples take ranks 0, 1, ...; the lowest ranks are chosen.
@@ -117,7 +117,7 @@ def linear(codes: Codes, labels: Labels) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(codes, labels)
 
 
-def _accuracy(fitted: KNeighborsClassifier | Pipeline, test: TestCodes, truth: TestLabels) -> float:
+def _accuracy(fitted: KNeighborsClassifier | Pipeline, test: SomeCodes, truth: SomeLabels) -> float:
     return 100 * float((fitted.predict(test) == truth).mean())
 
 

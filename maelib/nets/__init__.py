@@ -122,7 +122,7 @@ class Network(Settings):
 
 
 def halved(side: int, times: int) -> int:
-    """A side that was halved so often, rounded up."""
+    """``side`` halved ``times`` times, and rounded up each time."""
     return -(-side // 2**times)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from maelib.internal.shapes import AnyShape, BinaryImages, ColourImages, OtherMaps, PerImage
 
-PARAMETERS = 10  # of a component at a pixel: weight, three means, scales and couplings
+PER_COMPONENT = 10  # numbers at a pixel: weight, three means, scales and couplings
 HALF_BIN = 1 / 255  # half the distance between two neighbouring values
 LOG_SCALE_RANGE = (-7.0, 7.0)
 Components = Float[Tensor, "batch m 3 h w"]
@@ -45,7 +45,7 @@ class LogisticMixture:
     @classmethod
     def split(cls, output: OtherMaps) -> "LogisticMixture":
         """The mixtures that a decoder's output describes."""
-        m = output.shape[1] // PARAMETERS
+        m = output.shape[1] // PER_COMPONENT
         logits, rest = output[:, :m], output[:, m:].unflatten(1, (3, m, 3))  # [b, 3, m, 3, h, w]
         mean, log_scale, coupling = rest.unbind(1)
         return cls(logits, mean, log_scale.clamp(*LOG_SCALE_RANGE), coupling.tanh())

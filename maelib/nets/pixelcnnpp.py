@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from maelib.internal.shapes import Codes, ColourImages, Maps, OtherMaps, ResizedMaps
 from maelib.nets import halved
 from maelib.nets.layers import Conv2d, ConvTranspose2d, WeightNorm, concat_elu, elu, in_float32
-from maelib.nets.likelihoods import PARAMETERS, mixture_log_prob, mixture_mean
+from maelib.nets.likelihoods import PER_COMPONENT, mixture_log_prob, mixture_mean
 
 Kernel = tuple[int, int]  # rows and columns
 MakeConv = Callable[[int, int], nn.Module]
@@ -159,7 +159,7 @@ class _ColourDecoder(nn.Module):
         self.shape = (3, side, side)
         self.pyramid = CodePyramid(maps, channels, side)
         self.stem = Stem(channels, left_rows)
-        self.last = Conv2d(channels, PARAMETERS * mixtures, 1)
+        self.last = Conv2d(channels, PER_COMPONENT * mixtures, 1)
 
     def forward(self, z: Codes, x: ColourImages) -> OtherMaps:
         return self.given_code(x, self.pyramid(z))

@@ -42,7 +42,7 @@ class ResNetEncoder(nn.Module):
 
 
 class ConstantEncoder(nn.Module):
-    """The same learned features for every image: a control that nothing of an image can pass."""
+    """The same learned features for every image: a control that cannot pass on any information."""
 
     def __init__(self, hidden: int):
         super().__init__()
@@ -53,7 +53,7 @@ class ConstantEncoder(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A transposed ``DownBlock``, which doubles the image; if not ``even``, less one (4 -> 7)."""
+    """A transposed ``DownBlock``. It doubles the side, less one pixel if not ``even`` (4 -> 7)."""
 
     def __init__(self, inputs: int, outputs: int, even: bool):
         super().__init__()

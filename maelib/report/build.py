@@ -163,7 +163,7 @@ def _draw(records: list[Record], dataset: Dataset, runs: Path) -> dict[str, Pict
 def _first_trained(chosen: list[Experiment], records: list[Record], runs: Path) -> Record | None:
     """The record, with weights at hand, of the first of the chosen experiments that has one."""
     order = sorted(records, key=lambda r: r.config.seed)
-    made = (r for e in chosen for r in order if e.made(r.config))
+    made = (r for e in chosen for r in order if e.matches(r.config))
     return next((r for r in made if model_of(r) or _weights(r, runs).exists()), None)
 
 

@@ -18,7 +18,13 @@ ONE_SEED = "one seed: no verdict about the method"
 TOO_FEW, MIXED = "not enough runs", "measured in two ways"
 LEVEL = 0.05  # of all comparisons together, by Holm's method; intervals are of 95 % each
 BEST = MAE[1.0, 0.5]  # the paper's main model, which it compares with the VLAE
-HOW = ("version", "test_images", "nll_images", "nll_k", "nll_k_all")  # equal in what is compared
+HOW = (
+    "version",
+    "test_images",
+    "nll_images",
+    "nll_k",
+    "nll_k_all",
+)  # two runs are compared if these agree
 Runs = dict[tuple[Experiment, int], Record]
 
 
@@ -84,7 +90,7 @@ SOURCES = {
 }
 # (iv), (v) and (vii) are about ``BEST`` alone: every further comparison makes it harder for all of
 # them to be significant.
-CLUSTERS = ("kmeans_10", "kmeans_20", "kmeans_30")
+CLUSTER_MEASURES = ("kmeans_10", "kmeans_20", "kmeans_30")
 CLASSES = [f"{kind}_{count}" for kind in ("knn", "linear") for count in (100, 1000, "all")]
 CLAIMS = (
     *(Claim(f"(i) larger alpha, larger {m.upper()}", m, MAE[high, beta], MAE[low, beta])
@@ -94,7 +100,7 @@ CLAIMS = (
     *(Claim("(iii) MAE beats VLAE in NLL", "nll", VLAE, MAE[alpha, beta])
       for beta in BETAS for alpha in ALPHAS),
     *(Claim("(iv) MAE beats ResNet VAE and VLAE in clustering", m, BEST, other)
-      for m in CLUSTERS for other in (VAE, VLAE)),
+      for m in CLUSTER_MEASURES for other in (VAE, VLAE)),
     Claim("(v) MAE keeps more than VLAE: smaller RE", "re", VLAE, BEST),
     *(Claim("(vi) MAE beats VLAE on CIFAR-10", "nll", experiments.CIFAR10_VLAE, mae)
       for mae in experiments.CIFAR10_MAE.values()),

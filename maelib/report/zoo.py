@@ -39,7 +39,9 @@ def trained(records: list[Record]) -> int:
 
 
 def fullest(records: list[Record]) -> list[Record]:
-    """The records on MNIST of the preset at which most remedies have a run; the largest of two."""
+    """The MNIST records of the preset at which most remedies have a run.
+
+    If two presets have as many, the larger is taken."""
     by_preset = [
         [r for r in records if (r.config.preset, r.config.data.name) == (preset, "mnist")]
         for preset in reversed(PRESETS)
@@ -48,22 +50,24 @@ def fullest(records: list[Record]) -> list[Record]:
 
 
 def best(tries: tuple[Experiment, ...], records: list[Record]) -> tuple[Experiment, list[Record]]:
-    """The try whose runs have the least validation ELBO on average, and its runs; none if none."""
-    runs = {e: [r for r in records if e.made(r.config)] for e in tries}
+    """The try with the lowest mean validation ELBO, and its runs.
+
+    Without any run it is the first try, with no runs."""
+    runs = {e: [r for r in records if e.matches(r.config)] for e in tries}
     finished = {e: of for e, of in runs.items() if of}
     chosen = min(finished, key=lambda e: fmean(_validation(r) for r in runs[e]), default=tries[0])
     return chosen, runs[chosen]
 
 
 def table(records: list[Record]) -> pd.DataFrame:
-    """A remedy a row: its best try with what was measured of it, or "not run".
+    """One row for each remedy: its best try with what was measured of it, or "not run".
 
     All ``records`` must share preset and data set.
     """
     rows = []
     for name, tries in ZOO.items():
         chosen, runs = best(tries, records)
-        finished = sum(any(e.made(r.config) for r in records) for e in tries)
+        finished = sum(any(e.matches(r.config) for r in records) for e in tries)
         measured = {m: tables.mean([r.measurements[m] for r in runs if m in r.measurements])
                     for m in MEASURES}  # fmt: skip
         if _saturated(runs):
@@ -75,10 +79,12 @@ def table(records: list[Record]) -> pd.DataFrame:
 
 
 def nll_change(remedy: Experiment, records: list[Record]) -> str:
-    """The remedy's NLL less the plain VAE's, paired by seed, and its 95 % interval; "" if none."""
+    """The remedy's NLL less the plain VAE's, paired by seed, and its 95 % interval.
+
+    It is empty if the two cannot be compared."""
     with_flow = remedy.options.get("prior") is None
     plain = ZOO["plain VAE, flow prior" if with_flow else "plain VAE"][0]
-    runs = {(e, r.config.seed): r for r in records for e in (remedy, plain) if e.made(r.config)}
+    runs = {(e, r.config.seed): r for r in records for e in (remedy, plain) if e.matches(r.config)}
     found = compare(Claim("", "nll", remedy, plain), runs)
     if remedy is plain or math.isnan(found.difference):
         return ""
@@ -87,7 +93,7 @@ def nll_change(remedy: Experiment, records: list[Record]) -> str:
 
 def caption(records: list[Record]) -> str:
     """How the table's values were measured."""
-    of = [r for r in records if any(e.made(r.config) for tries in ZOO.values() for e in tries)]
+    of = [r for r in records if any(e.matches(r.config) for tries in ZOO.values() for e in tries)]
     ceilings = sorted({f"{r.measurements['log_n']:.2f}" for r in of if "log_n" in r.measurements})
     error = max((r.measurements.get("nll_standard_error", 0.0) for r in of), default=0.0)
     return tables.caption(of, NOTE.format(" or ".join(ceilings) or "not measured", error))
@@ -112,7 +118,7 @@ def plane(records: list[Record]) -> Figure:
     figure, axes = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained")
     chosen = {name: best(tries, records)[1] for name, tries in ZOO.items()}
     found = means(chosen)
-    each = {e.label: [r for r in records if e.made(r.config)] for es in ZOO.values() for e in es}
+    each = {e.label: [r for r in records if e.matches(r.config)] for es in ZOO.values() for e in es}
     outline = withStroke(linewidth=2, foreground="white")
     for ax, x, y in zip(axes, ("kl", "mutual_information"), ("re", "nll"), strict=True):
         ax.plot(*(means(each)[m] for m in (x, y)), "o", color="#949494", alpha=0.4, ms=4)

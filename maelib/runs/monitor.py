@@ -63,7 +63,7 @@ def is_locked(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Seen:
-    """progress.json: how far a run was when it last said so."""
+    """What progress.json holds: how far a run was at its last report."""
 
     step: int = 0
     total: int = 0

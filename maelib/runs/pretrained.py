@@ -26,7 +26,7 @@ from maelib.runs.weights import load_weights
 from maelib.training.checkpoints import fingerprint, packed
 
 TOLERANCE = 0.01  # nats by which float16 may move the NLL
-IMAGES, K = 100, 64  # by which that is measured
+ROUNDING_IMAGES, ROUNDING_K = 100, 64  # test images and samples by which the shift is measured
 REMEDY = (
     "restore it with git checkout, or move it elsewhere if it is not one of this project's models"
 )
@@ -143,7 +143,7 @@ def export(model: VAE, record: Record, x: Images, folder: Path | None = None) ->
     with torch.no_grad():
         for weight in rounded.parameters():
             weight.copy_(weight.half())
-    before, after = (iw_nll(m, x[:IMAGES], K) for m in (model, rounded))
+    before, after = (iw_nll(m, x[:ROUNDING_IMAGES], ROUNDING_K) for m in (model, rounded))
     shift = float((after - before).mean())
     if not before.isfinite().all():
         raise ValueError(f"the model of run {record.name} has no finite NLL; train it again.")

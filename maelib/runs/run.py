@@ -201,7 +201,7 @@ def _measured(
 
 
 def write_history(progress: Progress, path: Path) -> None:
-    """The learning curves as CSV, one row a validation, in nats."""
+    """The learning curves as CSV in nats, one row for each validation."""
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(progress.history[0]))
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""The one loader of weights: a safetensors file into the model of its configuration."""
+"""Loads the weights of a safetensors file into the model of its configuration."""
 
 import warnings
 from contextlib import suppress

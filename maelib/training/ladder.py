@@ -93,7 +93,7 @@ def choose(
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Context that a TimeoutError ends after so many seconds; without a limit in a thread.
+    """Context in which TimeoutError is raised after ``seconds``. In a thread there is no limit.
 
     The compiler may report the alarm that reaches it in words of its own; the error is this one.
     """

@@ -31,7 +31,7 @@ from maelib.training.validate import information_rises, predictions, record_inte
 
 CHECK_EVERY = 100  # steps between checks for NaN, since a check waits for the GPU
 GO_ON, SAVE, STOP = 0, 1, 2
-PICTURES = 8  # validation images that an observer may show
+SHOWN_IMAGES = 8  # validation images that an observer may show
 
 
 class Interrupted(Exception):
@@ -99,7 +99,7 @@ def train(
             take(state, step, *next(stream))
             if progress.step % validate_steps == 0 or progress.step == total:
                 record_interval(state, step, val, per_epoch)
-                pictures = partial(predictions, state.averaged, val[:PICTURES])
+                pictures = partial(predictions, state.averaged, val[:SHOWN_IMAGES])
                 observer.validated(progress.history[-1], pictures)
             if progress.step % CHECK_EVERY == 0:
                 state.totals.require_finite()
@@ -151,7 +151,7 @@ def extra_batch(
 
 
 def ending() -> list[signal.Signals]:
-    """The signals that ask a process to end; that of a closed terminal unless nohup ignores it."""
+    """The signals that ask a process to end. SIGHUP is one of them unless nohup ignores it."""
     hangup = [] if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [signal.SIGHUP]
     return [signal.SIGINT, signal.SIGTERM, *hangup]
 

@@ -67,7 +67,7 @@ def device_step(state: State, step: Step, x: Images, eps: Codes) -> Terms:
 def gradients(
     state: State, step: Step, x: Images, eps: Codes, of: list[nn.Parameter] | None = None
 ) -> Terms:
-    """The terms of the loss, whose gradients all parameters then have, or those of ``of`` alone."""
+    """The terms of the loss. Its gradients are set on all parameters or those of ``of``."""
     progress = state.progress.step / step.total if step.objective.varies else 1.0
     terms = (step.loss or loss_terms)(step, x, eps, progress)
     state.optimizer.zero_grad(set_to_none=True)

@@ -29,7 +29,7 @@ from maelib.workflow.plan import available, dataset_of
 # MAE beside VLAE, the three forms of L_diverse at alpha = 2, then the other rows of Table 4
 FIRST = (MAE[1.0, 0.5], VLAE, *(FORMS[form][2.0] for form in FORMS), MAE[1.0, 0.1], VAE)
 ROWS = tuple(dict.fromkeys((*FIRST, *MNIST)))
-LEAST, MOST = 40, 300  # epochs of a run whose preset has more than ``LEAST``
+LEAST, MOST = 40, 300  # bounds of the epochs of a run, unless its preset has fewer than ``LEAST``
 CHECKING = 60.0  # seconds after which no further check begins, or a quarter of the slot
 RESERVE = 5.0  # seconds for saving at the end
 Found = dict[str, Record | None]
@@ -101,7 +101,7 @@ def train_row(config: Config, out: Path, end: float, how: dict, log: Log) -> Rec
 
 
 def named(names: str) -> tuple[Experiment, ...]:
-    """The experiments of names with commas between, such as mnist-vlae; ``ROWS`` for none.
+    """The experiments of a list with commas, such as mnist-vlae,mnist-vae; ``ROWS`` if it is empty.
 
     ValueError, naming those there are, for any other.
     """
@@ -147,7 +147,9 @@ def table(found: Found) -> str:
 
 
 def _earlier(path: Path, device: torch.device, preset: str, precision: str) -> dict:
-    """What an earlier slot found on such a device; on another one, its number of epochs alone."""
+    """What an earlier slot found on the same kind of device.
+
+    Of a slot on another device only the number of epochs is kept."""
     machine = {**records.provenance(device, 0.0), "preset": preset, "precision": precision}
     with suppress(ValueError), reading(path, "a campaign's report", "begin another"):
         report = read_json(path)

@@ -23,7 +23,7 @@ TUTORIALS = (
     "10_remedies",
 )
 CHOICES = (AUTO, "mnist", STAND_INS["mnist"])  # what the paper's MNIST may be
-COMPARED = (VAE, VLAE, MAE[1.0, 0.5])  # in notebook 06
+MODELS_OF_06 = (VAE, VLAE, MAE[1.0, 0.5])
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def dataset_of(experiment: Experiment, dataset: str) -> str:
 
 
 def runs(preset: str, dataset: str, group: str = "paper") -> dict[str, NotebookJob]:
-    """Every run of a preset by its name, which holds its key; none where there is no data.
+    """Every run of a preset by its name, which holds its key; runs without data are left out.
 
     ValueError for a preset or data set that is not known.
     """
@@ -110,7 +110,7 @@ def representations(preset: str, dataset: str, root: Path) -> tuple[NotebookJob,
     It needs weights, of which few are committed: where results came without them, it trains three
     models of its own, no larger than ``quick``, beside the executed notebooks.
     """
-    names = [run_name(experiment, preset, dataset) for experiment in COMPARED]
+    names = [run_name(experiment, preset, dataset) for experiment in MODELS_OF_06]
     published, trained = root / "results" / preset, default_out_dir() / preset
     at_hand = None not in names and all(
         (trained / name / "model.safetensors").exists()

@@ -64,7 +64,7 @@ def _reproduce(preset: str, dataset: str, group: str, more: list[str], root: Pat
     config = ["--nolock", "--config", f"preset={preset}", f"dataset={dataset}", f"group={group}"]
     anew = [str(path) for path in damaged(root) if path.parent.name == preset]
     common = [*cores, *more, *config, *(["--forcerun", *anew] if anew else [])]
-    with exclusive_lock(root) as handle:
+    with workflow_lock(root) as handle:
         if DRY & set(more):
             return subprocess.call([sys.executable, "-m", "snakemake", *common], cwd=root)
         board = Board(default_out_dir() / preset)
@@ -189,7 +189,9 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
 
 @contextmanager
 def group(command: list[str], **how: object) -> Iterator[tuple[subprocess.Popen, list[int]]]:
-    """A process at the head of a group, to which signals to end go on; after the first, SIGKILL.
+    """A command in a process group of its own, which ends with this process.
+
+    The first signal to end is passed on to the group, and the second one kills it.
 
     Yields it with the list of the signals caught, and of the one that killed the process itself.
     If there was one, or the block fails, the group is gone at the end of the block.
@@ -241,7 +243,7 @@ def _lines(written: TextIO, process: subprocess.Popen) -> Iterator[str | None]:
 
 
 @contextmanager
-def exclusive_lock(root: Path) -> Iterator[int]:
+def workflow_lock(root: Path) -> Iterator[int]:
     """A lock on the folder that dies with the last process that holds its file descriptor.
 
     It takes the place of Snakemake's own lock, which outlives a process that is killed.

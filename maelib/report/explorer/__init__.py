@@ -28,7 +28,7 @@ PAGE = (
     "dom", "noise", "ask", "state", "posteriors", "pair", "walk", "map", "digits", "samples",
     "start",
 )  # fmt: skip
-DIGITS, OFFERED = 200, 2  # test images on the map; of each class among those to pick from
+DIGITS, OFFERED = 200, 2  # test images on the map, and those of each class that can be picked
 COMPONENTS = {  # what network.js computes
     "encoder": ("resnet",),
     "posterior": ("gaussian",),
