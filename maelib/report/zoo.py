@@ -41,7 +41,8 @@ def trained(records: list[Record]) -> int:
 def fullest(records: list[Record]) -> list[Record]:
     """The MNIST records of the preset at which most remedies have a run.
 
-    If two presets have as many, the larger is taken."""
+    If two presets have as many, the larger is taken.
+    """
     by_preset = [
         [r for r in records if (r.config.preset, r.config.data.name) == (preset, "mnist")]
         for preset in reversed(PRESETS)
@@ -52,7 +53,8 @@ def fullest(records: list[Record]) -> list[Record]:
 def best(tries: tuple[Experiment, ...], records: list[Record]) -> tuple[Experiment, list[Record]]:
     """The try with the lowest mean validation ELBO, and its runs.
 
-    Without any run it is the first try, with no runs."""
+    Without any run it is the first try, with no runs.
+    """
     runs = {e: [r for r in records if e.matches(r.config)] for e in tries}
     finished = {e: of for e, of in runs.items() if of}
     chosen = min(finished, key=lambda e: fmean(_validation(r) for r in runs[e]), default=tries[0])
@@ -81,7 +83,8 @@ def table(records: list[Record]) -> pd.DataFrame:
 def nll_change(remedy: Experiment, records: list[Record]) -> str:
     """The remedy's NLL less the plain VAE's, paired by seed, and its 95 % interval.
 
-    It is empty if the two cannot be compared."""
+    It is empty if the two cannot be compared.
+    """
     with_flow = remedy.options.get("prior") is None
     plain = ZOO["plain VAE, flow prior" if with_flow else "plain VAE"][0]
     runs = {(e, r.config.seed): r for r in records for e in (remedy, plain) if e.matches(r.config)}

@@ -149,7 +149,8 @@ def table(found: Found) -> str:
 def _earlier(path: Path, device: torch.device, preset: str, precision: str) -> dict:
     """What an earlier slot found on the same kind of device.
 
-    Of a slot on another device only the number of epochs is kept."""
+    Of a slot on another device only the number of epochs is kept.
+    """
     machine = {**records.provenance(device, 0.0), "preset": preset, "precision": precision}
     with suppress(ValueError), reading(path, "a campaign's report", "begin another"):
         report = read_json(path)

@@ -189,7 +189,7 @@ def _snakemake(arguments: list[str], root: Path, handle: int, board: Board) -> i
 
 @contextmanager
 def group(command: list[str], **how: object) -> Iterator[tuple[subprocess.Popen, list[int]]]:
-    """A command in a process group of its own, which ends with this process.
+    """A command in a process group of its own.
 
     The first signal to end is passed on to the group, and the second one kills it.
 
