@@ -56,7 +56,9 @@ def test_an_exported_model_is_loaded_as_it_was_but_for_the_rounding(finished, ex
     assert not loaded.training
     for name, weight in loaded.state_dict().items():
         assert torch.equal(weight, model.state_dict()[name].half().float())
-    moved = evaluation.iw_nll(loaded, x, pretrained.K) - evaluation.iw_nll(model, x, pretrained.K)
+    moved = evaluation.iw_nll(loaded, x, pretrained.ROUNDING_K) - evaluation.iw_nll(
+        model, x, pretrained.ROUNDING_K
+    )
     assert abs(float(moved.mean()) - exported.shift) < 1e-4
     assert 0 < abs(exported.shift) < pretrained.TOLERANCE
 
